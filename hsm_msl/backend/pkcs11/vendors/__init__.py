@@ -1,0 +1,1 @@
+"""Token vendors: one frozen profile of mechanisms, limits and quirks per file."""

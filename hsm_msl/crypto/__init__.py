@@ -1,0 +1,1 @@
+"""Crypto contexts and envelopes, written against key handles."""

@@ -1,0 +1,1 @@
+"""Entity authentication schemes: one file each."""

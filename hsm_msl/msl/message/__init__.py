@@ -1,0 +1,1 @@
+"""Headers, error headers, payload chunks and capabilities."""

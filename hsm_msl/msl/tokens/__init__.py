@@ -1,0 +1,1 @@
+"""Master, user ID and service tokens: parse, verify, issue."""

@@ -1,0 +1,1 @@
+"""User authentication schemes: one file each."""

@@ -1,0 +1,1 @@
+"""Configuration, composition, HTTP server and client, health, metrics, audit."""
