@@ -1,0 +1,62 @@
+"""Every limit this side puts on what it reads and writes, with the reason for each. Values only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_LONG: Final = 2**53
+"""Largest message ID, sequence, serial or non-replayable number, inclusive: what a double holds exactly (2.2)."""
+
+MAX_MESSAGES: Final = 12
+"""Messages one application exchange may take, requests and responses together (msl-wire section 1)."""
+
+MAX_OBJECT_BYTES: Final = 10 * 1024 * 1024
+"""One encoded MSL object. The JavaScript tokenizer gives up at the same size, so nobody relies on more."""
+
+MAX_NESTING: Final = 32
+"""Nested objects and arrays. Protocol objects need five levels; the rest is room for issuer data."""
+
+MAX_EMITTED_NESTING: Final = 6
+"""Nesting that the C++ reader still accepts (section 13): what this side emits stays within it."""
+
+MAX_KEY_REQUESTS: Final = 16
+"""Key request data per header: more than all schemes and mechanisms together; each costs a parse of a key."""
+
+MAX_SERVICE_TOKENS: Final = 256
+"""Service tokens per header: each costs a MAC, and perhaps a token operation, before anything is trusted."""
+
+MAX_PAYLOAD_CHUNKS: Final = 2**32
+"""Payload chunks per message: a stream of any sensible length, yet an end."""
+
+DEFAULT_CHUNK_BYTES: Final = 32 * 1024
+"""Application bytes per payload chunk written: no chunk holds the interpreter for more than a millisecond."""
+
+MAX_CHUNK_BYTES: Final = 1024 * 1024
+"""Largest configurable chunk: after two Base64 layers and envelopes it is far below ``MAX_OBJECT_BYTES``."""
+
+MAX_INFLATE_RATIO: Final = 200
+"""Uncompressed bytes per compressed byte before reading stops: the reference's limit (section 10.1)."""
+
+MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
+"""Uncompressed bytes of one chunk or token, whatever the ratio allows: a bound on memory, not on messages."""
+
+MAX_GZIP_MEMBERS: Final = 16
+"""Members of one GZIP stream. Writers emit one; each costs a decompressor and a copy of what follows it."""
+
+NON_REPLAYABLE_WINDOW: Final = 65536
+"""How far a non-replayable ID may run ahead of the largest one accepted (section 5.7)."""
+
+NON_REPLAYABLE_CATCH_UP: Final = 6
+"""IDs at or below the largest accepted that are answered with a plain replay error (section 5.7)."""
+
+SEQUENCE_WRAP_MARGIN: Final = 127
+"""Sequence numbers on both sides of the wrap at 2^53 that still count as neighbours (section 8.1)."""
+
+AES_BLOCK_BYTES: Final = 16
+"""AES block and CBC initialisation vector."""
+
+KEY_WRAP_UNIT_BYTES: Final = 8
+"""RFC 3394 works on whole units of this size."""
+
+QUICK_BOUNDARY_TRIES: Final = 64
+"""Closing braces looked at before the tokenizer changes from guessing an object's end to scanning for it."""
