@@ -1,0 +1,30 @@
+"""The two things asked of the binding that its type stubs do not know."""
+
+from __future__ import annotations
+
+import pkcs11
+from pkcs11 import _pkcs11
+
+
+def attach(path: str) -> _pkcs11.lib:
+    """Return the binding's library object for a module that is initialised already.
+
+    The binding's own initialiser is left out on purpose: it initialises without locking. Made this way, the object
+    reads the same function list and never finalises it. This leans on a private class, so the version is capped in
+    pyproject.toml and a test covers it.
+
+    Args:
+        path: absolute path of the loaded module.
+    """
+    library: _pkcs11.lib = _pkcs11.lib.__new__(_pkcs11.lib, path)  # type: ignore[call-arg]  # its __cinit__ takes it
+    return library
+
+
+def handle_of(session: pkcs11.Session) -> int:
+    """Return a session's number in the module.
+
+    Args:
+        session: an open session.
+    """
+    handle: int = session.handle  # type: ignore[attr-defined]  # set by the extension class
+    return handle
