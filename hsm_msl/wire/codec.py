@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -13,6 +14,8 @@ from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.wire.limits import MAX_NESTING, MAX_OBJECT_BYTES
 
 _OPENING_BRACE = 0x7B
+_PLAIN = frozenset((str, int, bool))
+_SHORTEST_FRACTION = 3  # "1e9"; also at most the length of null
 _SURROGATE_PAIR = re.compile(rb"\xed([\xa0-\xaf][\x80-\xbf])\xed([\xb0-\xbf][\x80-\xbf])")
 
 
@@ -32,8 +35,8 @@ def encode(value: Mapping[str, object]) -> bytes:
     Source: msl-wire section 2.3. Escapes instead of raw UTF-8, because readers exist that split or refuse it.
     """
     for item in value.values():
-        if item is None or isinstance(item, (Mapping, list, tuple, float)):
-            value = _without_nulls(value)
+        if type(item) not in _PLAIN:
+            value = _clean_object(value, MAX_NESTING)
             break
     try:
         data = orjson.dumps(value)
@@ -85,60 +88,76 @@ def decode(data: bytes, error: ErrorCode = ErrorCode.MSL_PARSE_ERROR) -> dict[st
         _refuse(error, "not a JSON object")
     if len(data) > MAX_OBJECT_BYTES:
         _refuse(error, "object too large")
-    try:
-        value: dict[str, Any] = orjson.loads(data)
-    except orjson.JSONDecodeError:
+    value = _loads(data)
+    if value is None:
         data = _SURROGATE_PAIR.sub(_paired, data)
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            _refuse(error, "malformed JSON")
-    members = _settle_object(value, MAX_NESTING, error)
-    # Compact text without duplicates reads and writes as itself: the cheapest proof there is. Failing that, as many
-    # colons as members leave no room for a key given twice. Only then is a slower reader asked.
-    if orjson.dumps(value) != data and data.count(b":") != members:
+        value = _loads(data)
+    if value is None:
+        _refuse(error, "malformed JSON")
+    shortest = _settle_object(value, MAX_NESTING, error)
+    # Text as short as its content allows has no room for a key given twice, nor has text with as many colons as
+    # members: both are proofs without another reading. Only when they fail is a slower reader asked.
+    if len(data) != shortest and data.count(b":") != _members(value):
         _require_unique_keys(data, error)
     return value
 
 
 def _refuse(error: ErrorCode, detail: str) -> NoReturn:
-    # The parser's own message would carry input along as the cause; a peer's secrets stay out of tracebacks.
-    raise MslError(error, detail) from None
+    raise MslError(error, detail)
+
+
+def _loads(data: bytes) -> dict[str, Any] | None:
+    # The refusal is raised by the caller, outside the handler: the parser's exception holds the whole input, which
+    # must not reach a log as the context of ours.
+    try:
+        value: dict[str, Any] = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return value
 
 
 def _settle_object(value: dict[str, Any], depth: int, error: ErrorCode) -> int:
-    """Remove null members, hold the nesting limit, and count the members that were read."""
+    """Remove null members, hold the nesting limit, and return the length of the shortest text for what was read."""
     if depth == 0:
         _refuse(error, "nested too deeply")
-    members = len(value)
+    # Each member has two quotes and a colon, each but the last a comma; two braces surround them.
+    length = 4 * len(value) + 1 if value else 2
     nulls = False
-    for item in value.values():
+    for name, item in value.items():
+        length += len(name)
         kind = type(item)
         if kind is str:
-            continue
-        if kind is dict:
-            members += _settle_object(item, depth - 1, error)
-        elif kind is list:
-            members += _settle_array(item, depth - 1, error)
+            length += len(item) + 2
+        elif kind is int:
+            length += len(str(item))
         elif item is None:
             nulls = True
+        else:
+            length += _settle(item, depth, error)
     if nulls:
         for name in [name for name, item in value.items() if item is None]:
             del value[name]
-    return members
+    return length
 
 
-def _settle_array(value: list[Any], depth: int, error: ErrorCode) -> int:
-    if depth == 0:
-        _refuse(error, "nested too deeply")
-    members = 0
-    for item in value:
-        kind = type(item)
-        if kind is dict:
-            members += _settle_object(item, depth - 1, error)
-        elif kind is list:
-            members += _settle_array(item, depth - 1, error)
-    return members
+def _settle(item: object, depth: int, error: ErrorCode) -> int:
+    if type(item) is dict:
+        return _settle_object(item, depth - 1, error)
+    if type(item) is list:
+        if depth == 1:
+            _refuse(error, "nested too deeply")
+        return sum([_settle(element, depth - 1, error) for element in item], max(len(item), 1) + 1)
+    if type(item) is str:
+        return len(item) + 2
+    if type(item) is bool:
+        return 4 if item else 5
+    return len(str(item)) if type(item) is int else _SHORTEST_FRACTION
+
+
+def _members(item: object) -> int:
+    if type(item) is dict:
+        return len(item) + sum(map(_members, item.values()))
+    return sum(map(_members, item)) if type(item) is list else 0
 
 
 def _require_unique_keys(data: bytes, error: ErrorCode) -> None:
@@ -151,25 +170,26 @@ def _require_unique_keys(data: bytes, error: ErrorCode) -> None:
 
 
 def _paired(match: re.Match[bytes]) -> bytes:
+    """Return the four bytes of the character whose surrogates were written one by one."""
     return (
         match[0].decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16").encode("utf-8")
     )
 
 
-def _without_nulls(value: Mapping[str, object]) -> dict[str, object]:
-    return {name: _clean(item) for name, item in value.items() if item is not None}
+def _clean_object(value: Mapping[str, object], depth: int) -> dict[str, object]:
+    return {name: _clean(item, depth - 1) for name, item in value.items() if item is not None}
 
 
-def _clean(item: object) -> object:
+def _clean(item: object, depth: int) -> object:
+    if depth == 0:
+        raise MslError(ErrorCode.MSL_ENCODE_ERROR, "nested too deeply")
+    if isinstance(item, (str, int)):
+        return item
     if isinstance(item, Mapping):
-        return _without_nulls(item)
+        return _clean_object(item, depth)
     if isinstance(item, (list, tuple)):
-        if None in item:
-            raise MslError(ErrorCode.MSL_ENCODE_ERROR, "null in an array")
-        return [_clean(element) for element in item]
-    if isinstance(item, float) and not -_FLOAT_LIMIT < item < _FLOAT_LIMIT:
-        raise MslError(ErrorCode.MSL_ENCODE_ERROR, "number is not finite")
-    return item
-
-
-_FLOAT_LIMIT = float("inf")
+        return [_clean(element, depth - 1) for element in item]
+    # The JSON library would write dates, data classes, NaN (as null) and more; the protocol has no such values.
+    if isinstance(item, float) and math.isfinite(item):
+        return item
+    raise MslError(ErrorCode.MSL_ENCODE_ERROR, "value cannot be written as JSON")

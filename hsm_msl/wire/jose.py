@@ -51,7 +51,6 @@ def encode_jwk(jwk: Jwk) -> bytes:
 
     Source: msl-schemes section 9.1.
     """
-    numbers = {name: value and binary.encode_url(value) for name, value in (("n", jwk.n), ("e", jwk.e), ("d", jwk.d))}
     return codec.encode(
         {
             "kty": jwk.kty,
@@ -59,8 +58,10 @@ def encode_jwk(jwk: Jwk) -> bytes:
             "extractable": jwk.extractable,
             "kid": jwk.kid,
             "key_ops": jwk.key_ops,
-            "k": None if jwk.k is None else binary.encode_url(jwk.k),
-            **numbers,
+            "k": _url(jwk.k),
+            "n": _url(jwk.n),
+            "e": _url(jwk.e),
+            "d": _url(jwk.d),
             "alg": jwk.alg,
         }
     )
@@ -240,6 +241,10 @@ def _json_parts(data: bytes) -> list[str]:
         fields.string(obj, "ciphertext", error),
         fields.string(recipients[0], "integrity_value", error),
     ]
+
+
+def _url(value: bytes | None) -> str | None:
+    return None if value is None else binary.encode_url(value)
 
 
 def _key_data(obj: Mapping[str, Any], name: str) -> bytes:

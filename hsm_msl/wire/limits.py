@@ -25,9 +25,6 @@ MAX_KEY_REQUESTS: Final = 16
 MAX_SERVICE_TOKENS: Final = 256
 """Service tokens per header: each costs a MAC, and perhaps a token operation, before anything is trusted."""
 
-MAX_PAYLOAD_CHUNKS: Final = 2**32
-"""Payload chunks per message: a stream of any sensible length, yet an end."""
-
 DEFAULT_CHUNK_BYTES: Final = 32 * 1024
 """Application bytes per payload chunk written: no chunk holds the interpreter for more than a millisecond."""
 

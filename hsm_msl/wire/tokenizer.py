@@ -24,7 +24,7 @@ class Tokenizer:
     has no known object boundary any more, and every further call raises the same error.
 
     Args:
-        max_object: largest object in bytes.
+        max_object: largest object in bytes, at most ``MAX_OBJECT_BYTES``.
     """
 
     __slots__ = ("_buffer", "_depth", "_failure", "_in_string", "_max_object", "_read_any", "_scanned", "_start")
@@ -42,7 +42,7 @@ class Tokenizer:
     @property
     def pending(self) -> bool:
         """Whether anything but white space is buffered."""
-        return _NOT_SPACE.search(self._buffer, self._start) is not None
+        return self._start < len(self._buffer) and _NOT_SPACE.search(self._buffer, self._start) is not None
 
     def feed(self, data: bytes) -> None:
         """Append the next bytes of the stream; nothing is read yet, so this raises nothing."""
@@ -168,7 +168,7 @@ def read_all(body: bytes, max_object: int = MAX_OBJECT_BYTES) -> list[dict[str, 
 
     Args:
         body: the complete body; an empty one holds no object.
-        max_object: largest object in bytes.
+        max_object: largest object in bytes, at most ``MAX_OBJECT_BYTES``.
 
     Returns:
         The objects in order.
