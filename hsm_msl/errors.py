@@ -302,14 +302,12 @@ class MslError(HsmMslError):
     Args:
         code: the MSL internal code; its response code tells the peer what to do.
         detail: developer text, sent as ``errormsg``; never holds secrets or token contents.
-        message_id: the ID of the refused message once it is known, else None (a reply then uses a random one).
     """
 
-    def __init__(self, code: ErrorCode, detail: str = "", *, message_id: int | None = None) -> None:
+    def __init__(self, code: ErrorCode, detail: str = "") -> None:
         super().__init__(f"{code.name} ({code.value})" + (f": {detail}" if detail else ""))
         self.code = code
         self.detail = detail
-        self.message_id = message_id
 
 
 class TruncatedMessageError(HsmMslError):

@@ -7,7 +7,7 @@ bad, ``DataRejectedError`` (it happened and the input is refused). Data argument
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -267,3 +267,79 @@ class Revocations(Protocol):
 
     def user_id_token_revoked(self, user: str, serial: int) -> bool:
         """Tell whether this user ID token, or its user, is revoked."""
+
+
+class EphemeralKeys(Protocol):
+    """Makes the one-time key pairs of key exchanges."""
+
+    def agreement(self, prime: int, generator: int) -> AgreementKey:
+        """Return a fresh Diffie-Hellman key of this group. Raises DataRejectedError for an unusable group."""
+
+    def decryption(self) -> DecryptionKey:
+        """Return a fresh RSA key of 2048 bits."""
+
+
+class KeyForm(Enum):
+    """How a session key is written before it is wrapped for a peer (msl-schemes section 5)."""
+
+    RAW = "raw key bytes"
+    JWK_USE = "JWK with use"
+    JWK_KEY_OPS = "JWK with key_ops"
+
+
+class KeyTransport(Protocol):
+    """Carries a key between the two ends of a key exchange."""
+
+    def wrap(self, plaintext: bytes) -> bytes:
+        """Protect a written key for the other end. Raises MslError when it does not fit."""
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Open what the other end protected. Raises MslError with the code of the scheme."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionData:
+    """What the secret part of a master token says."""
+
+    identity: str
+    keys: SymmetricKeys
+    issuer_data: Mapping[str, object] | None = None
+
+
+class Sealing(Protocol):
+    """Encrypts and decrypts the secret part of tokens; a crypto context has this shape."""
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """Return protected bytes."""
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Invert ``encrypt``."""
+
+
+class SessionVault(Protocol):
+    """Makes session keys, moves them to and from peers, and packs them into master tokens.
+
+    Engines hold the handles in between. Where the bytes are while this happens is the residency chosen for the
+    deployment: in one module of this process, or in the token.
+    """
+
+    def generate(self) -> SymmetricKeys:
+        """Return a fresh AES-128 key and a fresh 32-byte HMAC-SHA256 key."""
+
+    def derive(self, digest: bytes) -> SymmetricKeys:
+        """Return the keys that a 48-byte key agreement digest splits into: 16 bytes AES, 32 bytes HMAC.
+
+        Raises KeyPolicyError where session keys may not pass through this process.
+        """
+
+    def export(self, keys: SymmetricKeys, transport: KeyTransport, form: KeyForm) -> tuple[bytes, bytes]:
+        """Return the encryption key and the MAC key, each wrapped for the peer. Raises MslError, BackendError."""
+
+    def receive(self, encryption: bytes, mac: bytes, transport: KeyTransport, form: KeyForm) -> SymmetricKeys:
+        """Return the handles of two keys a peer wrapped for us. Raises MslError, BackendError."""
+
+    def seal(self, data: SessionData, context: Sealing) -> bytes:
+        """Return the protected session data of a master token. Raises BackendError."""
+
+    def open(self, sealed: bytes, context: Sealing) -> SessionData:
+        """Invert ``seal``. Raises MslError with the codes of msl-wire section 8.1, BackendError."""

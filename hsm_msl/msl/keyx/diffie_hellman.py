@@ -1,0 +1,129 @@
+"""DIFFIE_HELLMAN: session keys from a classic agreement in a named group (msl-schemes section 7)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hsm_msl.errors import DataRejectedError, ErrorCode, MslError
+from hsm_msl.msl.keyx.base import Answer, KeyRequest, PendingKeyRequest, Requester
+from hsm_msl.ports import AgreementKey, EphemeralKeys, SessionVault, SymmetricKeys
+from hsm_msl.wire import binary, fields
+
+NAME = "DIFFIE_HELLMAN"
+
+
+@dataclass(frozen=True, slots=True)
+class DhGroup:
+    """A prime and a generator both ends know under a parameters ID."""
+
+    prime: int
+    generator: int
+
+    @property
+    def size(self) -> int:
+        """The length of a value of the group, in bytes."""
+        return (self.prime.bit_length() + 7) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class DhValue:
+    """What travels in either direction: the group's ID and a public value as received."""
+
+    parameters_id: str
+    public_value: bytes
+
+
+def normal_form(value: bytes) -> bytes:
+    """Strip all leading zero bytes and prepend exactly one (msl-schemes section 7.1)."""
+    return b"\x00" + value.lstrip(b"\x00")
+
+
+@dataclass(frozen=True, slots=True)
+class DiffieHellman:
+    """The DIFFIE_HELLMAN scheme.
+
+    Attributes:
+        groups: groups by parameters ID.
+        ephemeral: makes one-time keys.
+        vault: splits the digest into session keys.
+    """
+
+    groups: Mapping[str, DhGroup]
+    ephemeral: EphemeralKeys
+    vault: SessionVault
+    name: str = NAME
+
+    def parse_request(self, keydata: Mapping[str, Any]) -> KeyRequest:
+        """Read a request. Raises MslError MSL_PARSE_ERROR, KEYX_INVALID_PUBLIC_KEY for an empty value."""
+        return KeyRequest(NAME, keydata, self.parse_response(keydata))
+
+    def parse_response(self, keydata: Mapping[str, Any]) -> DhValue:
+        """Read a response. Raises as ``parse_request``."""
+        parameters_id = fields.string(keydata, "parametersid")
+        value = fields.binary(keydata, "publickey")
+        if not value:
+            raise MslError(ErrorCode.KEYX_INVALID_PUBLIC_KEY)
+        return DhValue(parameters_id, value)
+
+    def request(self, parameters_id: str) -> PendingKeyRequest:
+        """Make a request with a fresh key of the group.
+
+        Raises:
+            MslError: UNKNOWN_KEYX_PARAMETERS_ID.
+            BackendError: no key could be made.
+        """
+        key, keydata = self._fresh(parameters_id)
+        return PendingKeyRequest(self.parse_request(keydata), key)
+
+    def answer(self, request: KeyRequest, requester: Requester) -> Answer:  # noqa: ARG002 - nobody's keys take part
+        """Agree with a fresh key of the requester's group.
+
+        Raises:
+            MslError: UNKNOWN_KEYX_PARAMETERS_ID, KEYX_INVALID_PUBLIC_KEY for a value outside 2 to p - 2.
+            KeyPolicyError: session keys may not pass through this process.
+        """
+        value = request.parsed
+        if not isinstance(value, DhValue):
+            raise MslError(ErrorCode.KEYX_INCORRECT_DATA)
+        key, keydata = self._fresh(value.parameters_id)
+        return Answer(keydata, self._agree(key, value))
+
+    def accept(self, pending: PendingKeyRequest, response: object) -> SymmetricKeys | None:
+        """Agree with the key of our request. Raises MslError KEYX_PRIVATE_KEY_MISSING, KEYX_INVALID_PUBLIC_KEY."""
+        asked = pending.request.parsed
+        if not isinstance(response, DhValue) or not isinstance(asked, DhValue):
+            return None
+        if response.parameters_id != asked.parameters_id:
+            return None
+        if not isinstance(pending.secret, AgreementKey):
+            raise MslError(ErrorCode.KEYX_PRIVATE_KEY_MISSING)
+        return self._agree(pending.secret, response)
+
+    def _group(self, parameters_id: str) -> DhGroup:
+        group = self.groups.get(parameters_id)
+        if group is None:
+            raise MslError(ErrorCode.UNKNOWN_KEYX_PARAMETERS_ID)
+        return group
+
+    def _fresh(self, parameters_id: str) -> tuple[AgreementKey, dict[str, object]]:
+        group = self._group(parameters_id)
+        key = self.ephemeral.agreement(group.prime, group.generator)
+        return key, {
+            "publickey": binary.encode(normal_form(key.public_value)),
+            "parametersid": parameters_id,
+        }
+
+    def _agree(self, key: AgreementKey, peer: DhValue) -> SymmetricKeys:
+        group = self._group(peer.parameters_id)
+        value = int.from_bytes(peer.public_value)
+        # 0, 1 and p - 1 give a secret anyone can compute.
+        if not 2 <= value <= group.prime - 2:
+            raise MslError(ErrorCode.KEYX_INVALID_PUBLIC_KEY)
+        try:
+            secret = key.agree(value.to_bytes(group.size))
+        except DataRejectedError:
+            raise MslError(ErrorCode.KEYX_INVALID_PUBLIC_KEY) from None
+        return self.vault.derive(hashlib.sha384(normal_form(secret)).digest())

@@ -1,0 +1,203 @@
+"""Building the header of a response: which tokens it carries and which keys protect it (msl-engine section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hsm_msl.crypto.context import CryptoContext
+from hsm_msl.crypto.null import NullContext
+from hsm_msl.errors import ErrorCode, MslError, UsageError
+from hsm_msl.msl.context import MslContext
+from hsm_msl.msl.keyx.base import KeyResponse, Requester, respond
+from hsm_msl.msl.message.capabilities import intersection
+from hsm_msl.msl.message.header import MessageHeader
+from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long
+from hsm_msl.msl.tokens.master_token import MasterToken
+from hsm_msl.msl.tokens.service_token import ServiceToken, make_service_token
+from hsm_msl.msl.tokens.user_id_token import UserIdToken
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTokenChange:
+    """One change of the service tokens a response carries.
+
+    Attributes:
+        name: the token's name.
+        data: new contents, or None to leave the token out of this response; empty tells the client to forget it.
+        master_bound: bind to the master token.
+        user_bound: bind to the user ID token and the master token.
+        encrypted: encrypt the contents.
+        compression: algorithm to try.
+    """
+
+    name: str
+    data: bytes | None
+    master_bound: bool = False
+    user_bound: bool = False
+    encrypted: bool = True
+    compression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a reply needs; a request that cannot give it is answered with an error the client recovers from.
+
+    Attributes:
+        encrypted: the reply's payload must be encrypted.
+        integrity: the reply's payload must be integrity-protected.
+        user: issue a user ID token for this user, who the application authenticated itself.
+        service_tokens: changes of the service tokens the client keeps.
+    """
+
+    encrypted: bool = False
+    integrity: bool = False
+    user: str | None = None
+    service_tokens: tuple[ServiceTokenChange, ...] = field(default=())
+
+
+NO_REQUIREMENTS = Requirements()
+
+
+def check_requirements(context: MslContext, request: MessageHeader, requirements: Requirements) -> None:
+    """Refuse a request whose answer could not be protected as required; it costs nothing and changes nothing.
+
+    Args:
+        context: the answering server.
+        request: the header being answered.
+        requirements: what the reply needs.
+
+    Raises:
+        MslError: RESPONSE_REQUIRES_INTEGRITY_PROTECTION, RESPONSE_REQUIRES_ENCRYPTION, RESPONSE_REQUIRES_MASTERTOKEN;
+            all make the client come back with a key exchange.
+    """
+    keyed = (
+        request.master_token is not None
+        or request.key_response is not None
+        or (request.renewable and bool(request.key_requests))
+    )
+    if requirements.integrity and not (keyed or context.local.protects_integrity):
+        raise MslError(ErrorCode.RESPONSE_REQUIRES_INTEGRITY_PROTECTION)
+    if requirements.encrypted and not (keyed or context.local.encrypts):
+        raise MslError(ErrorCode.RESPONSE_REQUIRES_ENCRYPTION)
+    if requirements.user is not None and not keyed:
+        raise MslError(ErrorCode.RESPONSE_REQUIRES_MASTERTOKEN)
+
+
+def build_response(
+    context: MslContext,
+    issuer: TokenIssuer,
+    request: MessageHeader,
+    requirements: Requirements = NO_REQUIREMENTS,
+) -> MessageHeader:
+    """Decide everything about a trusted-services response.
+
+    Args:
+        context: the answering server.
+        issuer: its token factory.
+        request: the header being answered.
+        requirements: what the application's reply needs.
+
+    Returns:
+        The response's header, ready to be encoded; its ``payload_context`` is the new session after a key exchange.
+
+    Raises:
+        MslError: the key exchange failed, a token cannot be renewed, or the requirements cannot be met.
+        UsageError: a service token was asked for whose keys are not configured.
+        BackendError, StoreError: no answer.
+    """
+    check_requirements(context, request, requirements)
+    now = context.clock()
+    # A client that goes on after a handshake may carry the token in its key response.
+    master = request.master_token if request.key_response is None else request.key_response.master_token
+    key_response = _exchange_keys(context, issuer, request, now)
+    reference = master if key_response is None else key_response.master_token
+    user_id_token = _user_id_token(issuer, request, reference, now)
+    if requirements.user is not None and user_id_token is None and reference is not None:
+        user_id_token = issuer.create_user_id_token(requirements.user, reference)
+    header_context = context.local.context
+    if master is not None and master.context is not None:
+        header_context = master.context
+    return MessageHeader(
+        message_id=next_long(request.message_id),
+        renewable=False,
+        context=header_context,
+        payload_context=(key_response and key_response.master_token.context) or header_context,
+        encrypted=master is not None or context.local.encrypts,
+        protects_integrity=master is not None or context.local.protects_integrity,
+        entity_auth=context.local.data if master is None else None,
+        master_token=master,
+        capabilities=intersection(request.capabilities, context.capabilities),
+        key_response=key_response,
+        user_id_token=user_id_token,
+        user=request.user,
+        service_tokens=_service_tokens(
+            context, request.service_tokens, requirements.service_tokens, reference, user_id_token
+        ),
+    )
+
+
+def _exchange_keys(
+    context: MslContext, issuer: TokenIssuer, request: MessageHeader, now: float
+) -> KeyResponse | None:
+    if not (request.renewable and request.key_requests):
+        return None
+    master = request.master_token
+    identity = request.identity or ""
+    if master is not None:
+        expired = master.is_expired(None, now)
+        if not expired and not (master.is_renewable(None, now) and issuer.renews(identity)):
+            return None
+    return respond(
+        context.key_exchanges, request.key_requests, Requester(identity, master), issuer, context.authorization
+    )
+
+
+def _user_id_token(
+    issuer: TokenIssuer, request: MessageHeader, reference: MasterToken | None, now: float
+) -> UserIdToken | None:
+    token = request.user_id_token
+    if token is not None and token.verified and reference is not None:
+        renew = token.is_renewable(None, now) and request.renewable
+        if renew or token.is_expired(None, now) or not token.is_bound_to(reference):
+            return issuer.renew_user_id_token(token, reference)
+        return token
+    if request.renewable and reference is not None and request.user_auth is not None and request.user is not None:
+        return issuer.create_user_id_token(request.user, reference)
+    return token
+
+
+def _service_tokens(
+    context: MslContext,
+    echoed: Iterable[ServiceToken],
+    changes: Iterable[ServiceTokenChange],
+    master: MasterToken | None,
+    user_id_token: UserIdToken | None,
+) -> tuple[ServiceToken, ...]:
+    tokens = {token.identity: token for token in echoed}
+    for token in tokens.values():
+        token.check_binding(master, user_id_token)
+    for change in changes:
+        bound_master = master if change.master_bound or change.user_bound else None
+        bound_user = user_id_token if change.user_bound else None
+        identity = (change.name, change.master_bound or change.user_bound, change.user_bound)
+        if change.data is None:
+            tokens.pop(identity, None)
+            continue
+        if (identity[1] and master is None) or (identity[2] and user_id_token is None):
+            raise MslError(ErrorCode.RESPONSE_REQUIRES_MASTERTOKEN, "a service token needs a token to be bound to")
+        keys: CryptoContext | None = NullContext()
+        if change.data:
+            keys = context.service_token_keys.get(change.name) or context.service_token_keys.get("")
+        if keys is None:
+            raise UsageError(f"no keys are configured for service token {change.name!r}")
+        tokens[identity] = make_service_token(
+            change.name,
+            change.data,
+            keys,
+            master_token=bound_master,
+            user_id_token=bound_user,
+            encrypted=change.encrypted and bool(change.data),
+            algorithm=change.compression,
+        )
+    return tuple(tokens.values())
