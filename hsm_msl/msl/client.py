@@ -1,0 +1,419 @@
+"""The trusted-services client as a sans-I/O conversation: it yields what to send and is sent what came back.
+
+One call of ``MslClient.request`` sends one application message and returns its reply, however many request and
+response pairs that takes: a handshake where nothing else can protect the data, renewal, recovery from errors
+(msl-engine sections 4, 9 and 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+from hsm_msl.crypto.context import CryptoContext
+from hsm_msl.errors import ErrorCode, HsmMslError, MslError, ResponseCode, UsageError
+from hsm_msl.msl.client_state import ClientState, Session
+from hsm_msl.msl.context import MslContext
+from hsm_msl.msl.entityauth.base import LocalEntity
+from hsm_msl.msl.keyx.base import PendingKeyRequest
+from hsm_msl.msl.message.decode import SessionLookup
+from hsm_msl.msl.message.error_header import ErrorHeader
+from hsm_msl.msl.message.header import MessageHeader, encode_header
+from hsm_msl.msl.message.reader import MessageReader
+from hsm_msl.msl.message.writer import MessageWriter
+from hsm_msl.msl.recovery import RECOVERIES, UNMATCHED_ID_CODES, Recovery
+from hsm_msl.msl.renewal import RenewalLock, Ticket
+from hsm_msl.msl.tokens.issuer import next_long, random_long
+from hsm_msl.msl.tokens.master_token import MasterToken
+from hsm_msl.msl.tokens.service_token import ServiceToken
+from hsm_msl.msl.tokens.user_id_token import UserIdToken
+from hsm_msl.msl.userauth.base import UserAuthData
+from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES, MAX_MESSAGES
+
+UserAuthSource = Callable[[ResponseCode | None, bool], UserAuthData | None]
+"""Gives user authentication data: (the response code that asks for new data or None, whether it is required)."""
+
+KeyRequestSource = Callable[[], Sequence[PendingKeyRequest]]
+"""Makes fresh key requests, one per scheme and mechanism to offer."""
+
+EntitySource = Callable[[ResponseCode], LocalEntity | None]
+"""Gives the entity to authenticate as after an error; None when there is no other data to offer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One application message to send.
+
+    Attributes:
+        payload: the application data.
+        user: local key of the user it is sent for, or None.
+        user_auth: gives the user's authentication data when it is needed.
+        encrypted: the payload must be encrypted.
+        integrity: the payload must be integrity-protected.
+        non_replayable: the receiver must accept the message once at most.
+        request_tokens: obtain a master token (and a user ID token) with this message if there is none.
+        excluded_service_tokens: names of service tokens to leave out of this message.
+        service_tokens: service tokens to add to this message.
+    """
+
+    payload: bytes
+    user: str | None = None
+    user_auth: UserAuthSource | None = None
+    encrypted: bool = True
+    integrity: bool = True
+    non_replayable: bool = False
+    request_tokens: bool = False
+    excluded_service_tokens: frozenset[str] = frozenset()
+    service_tokens: tuple[ServiceToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The reply to a message.
+
+    Attributes:
+        payload: the application data.
+        header: the reply's header.
+        pairs: request and response pairs it took.
+        requests: the header of each request sent, in order.
+    """
+
+    payload: bytes
+    header: MessageHeader
+    pairs: int
+    requests: tuple[MessageHeader, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Deliver ``body`` to the server and send the whole answer into the conversation."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until ``ticket`` is resolved, then go on; throw a timeout into the conversation when it takes too long."""
+
+    ticket: Ticket
+
+
+Conversation = Generator[Send | Wait, bytes | None, Response]
+
+
+class ErrorResponseError(HsmMslError):
+    """The server answered with an error that sending again cannot cure.
+
+    Attributes:
+        error: the error as received.
+    """
+
+    def __init__(self, error: ErrorHeader) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the next request is to be made: everything for the first, what recovery says for a repetition."""
+
+    recovery: Recovery
+    local: LocalEntity
+    message_id: int | None = None
+    renewable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A request on its way."""
+
+    header: MessageHeader
+    pending: tuple[PendingKeyRequest, ...]
+    session: Session | None
+
+    def lookup(self, state: ClientState) -> SessionLookup:
+        """Return how a reply's session is found; the one in use may have been replaced in the state meanwhile."""
+
+        def find(token: MasterToken) -> CryptoContext | None:
+            if self.session is not None and self.session.master_token.same_as(token):
+                return self.session.context
+            return state.find(token)
+
+        return find
+
+
+def _no_new_entity(local: LocalEntity) -> EntitySource:
+    return lambda code: local if code is ResponseCode.ENTITY_REAUTH else None
+
+
+class MslClient:
+    """Sends messages to one trusted-services network.
+
+    Several conversations may run at once; the renewal lock orders the ones that change tokens.
+
+    Args:
+        context: identity, keys and schemes of this client.
+        state: its tokens and counters.
+        key_requests: makes key requests to offer.
+        lock: the network's renewal lock.
+        reauthenticate: gives entity data after an entity error; by default the same data again, and none for an
+            error that asks for other data.
+        expected_identity: entity the server must authenticate as, or None for any.
+        renew_after_messages: ask for new session keys after this many messages under one master token; 0 for never.
+        chunk_bytes: application bytes per payload chunk.
+    """
+
+    def __init__(
+        self,
+        context: MslContext,
+        state: ClientState,
+        key_requests: KeyRequestSource,
+        *,
+        lock: RenewalLock | None = None,
+        reauthenticate: EntitySource | None = None,
+        expected_identity: str | None = None,
+        renew_after_messages: int = 0,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    ) -> None:
+        self._context = context
+        self._state = state
+        self._key_requests = key_requests
+        self._lock = RenewalLock() if lock is None else lock
+        self._reauthenticate = _no_new_entity(context.local) if reauthenticate is None else reauthenticate
+        self._expected_identity = expected_identity
+        self._renew_after = renew_after_messages
+        self._chunk_bytes = chunk_bytes
+
+    def request(self, message: Message) -> Conversation:
+        """Send a message and receive its reply.
+
+        Yields:
+            ``Send`` and ``Wait`` steps for the driver.
+
+        Returns:
+            The reply.
+
+        Raises:
+            ErrorResponseError: the server's error stands.
+            MslError: a reply is refused; nothing is sent about it.
+            TruncatedMessageError: a reply ended early.
+            BackendError, StoreError: no answer from a key or the state.
+        """
+        plan = _Plan(Recovery(), self._context.local)
+        requests: list[MessageHeader] = []
+        failure: ErrorHeader | None = None
+        while 2 * len(requests) + 2 <= MAX_MESSAGES:
+            owned = False
+            outcome: MasterToken | None = None
+            try:
+                session, user_id_token, owned = yield from self._authentication(message, plan)
+                sent, body = self._assemble(message, plan, session, user_id_token, renewable=owned)
+                requests.append(sent.header)
+                reply = yield Send(body)
+                reader = MessageReader(self._context, sent.lookup(self._state), sent.pending)
+                reader.feed(reply or b"")
+                reader.end_input()
+                header = reader.header()
+                if isinstance(header, MessageHeader):
+                    self._accept(message, sent, header)
+                    outcome = header.key_response.master_token if header.key_response else header.master_token
+                    if not sent.header.handshake:
+                        return Response(reader.payload(), header, len(requests), tuple(requests))
+                    plan = replace(
+                        plan, recovery=Recovery(), message_id=next_long(header.message_id), renewable=False
+                    )
+                    continue
+                if header is None:
+                    raise MslError(ErrorCode.MESSAGE_DATA_MISSING)
+                failure = header
+                repeated = self._recover(message, sent, header)
+                if repeated is None:
+                    break
+                plan = repeated
+            finally:
+                if owned:
+                    self._lock.release(outcome)
+        if failure is None:
+            raise UsageError("a conversation ended without reply or error")
+        raise ErrorResponseError(failure)
+
+    def _authentication(
+        self, message: Message, plan: _Plan
+    ) -> Generator[Wait, bytes | None, tuple[Session | None, UserIdToken | None, bool]]:
+        """Choose the tokens, and own the renewal lock if the message is to be renewable (msl-engine 4.1, 4.2)."""
+        forced = plan.renewable
+        use_token = plan.recovery.master_token
+        while True:
+            session = self._state.newest() if use_token else None
+            token = None if session is None else session.master_token
+            user_id_token = self._state.user_id_token(message.user, token) if plan.recovery.user_id_token else None
+            if not self._must_renew(message, plan, token, user_id_token, forced=forced):
+                owned = self._may_renew(message, token, user_id_token) and self._lock.try_acquire()
+                return session, user_id_token, owned
+            if self._lock.try_acquire():
+                return session, user_id_token, True
+            ticket = self._lock.ticket()
+            if ticket is None:
+                continue
+            yield Wait(ticket)
+            if ticket.token is not None and not ticket.token.same_as(token):
+                # What another exchange obtained meanwhile serves as well (msl-engine 10.2, KEYX_REQUIRED).
+                forced = False
+                use_token = True
+
+    def _must_renew(
+        self,
+        message: Message,
+        plan: _Plan,
+        token: MasterToken | None,
+        user_id_token: UserIdToken | None,
+        *,
+        forced: bool,
+    ) -> bool:
+        now = self._context.clock()
+        encrypts = token is not None or plan.local.encrypts
+        protects = token is not None or plan.local.protects_integrity
+        without_user_token = message.user is not None and user_id_token is None
+        return (
+            forced
+            or (message.encrypted and not encrypts)
+            or (message.integrity and not protects)
+            or (message.non_replayable and token is None)
+            or (token is not None and token.is_expired(self._state.remote_time(now), now))
+            or (without_user_token and not (encrypts and protects))
+            or (message.request_tokens and (token is None or without_user_token))
+        )
+
+    def _may_renew(self, message: Message, token: MasterToken | None, user_id_token: UserIdToken | None) -> bool:
+        if token is None or self._renewable(token):
+            return True
+        if message.user is None:
+            return False
+        now = self._context.clock()
+        return user_id_token is None or user_id_token.is_renewable(self._state.remote_time(now), now)
+
+    def _renewable(self, token: MasterToken) -> bool:
+        now = self._context.clock()
+        if token.is_renewable(self._state.remote_time(now), now):
+            return True
+        return bool(self._renew_after) and self._state.messages(token) >= self._renew_after
+
+    def _assemble(
+        self,
+        message: Message,
+        plan: _Plan,
+        session: Session | None,
+        user_id_token: UserIdToken | None,
+        *,
+        renewable: bool,
+    ) -> tuple[_Sent, bytes]:
+        """Build the request (msl-engine section 4.3)."""
+        context = self._context
+        token = None if session is None else session.master_token
+        encrypts = token is not None or plan.local.encrypts
+        protects = token is not None or plan.local.protects_integrity
+        user_auth: UserAuthData | None = None
+        if message.user is not None and message.user_auth is not None:
+            user_auth = message.user_auth(None, user_id_token is None)
+        delayed = user_auth is not None and not (encrypts and protects)
+        handshake = (
+            delayed
+            or (message.encrypted and not encrypts)
+            or (message.integrity and not protects)
+            or (message.non_replayable and token is None)
+        )
+        pending: tuple[PendingKeyRequest, ...] = ()
+        if renewable and (token is None or message.non_replayable or self._renewable(token)):
+            pending = tuple(self._key_requests())
+        crypto = plan.local.context if session is None else session.context
+        header = MessageHeader(
+            message_id=random_long(context.random) if plan.message_id is None else plan.message_id,
+            renewable=renewable,
+            context=crypto,
+            payload_context=crypto,
+            encrypted=encrypts,
+            protects_integrity=protects,
+            entity_auth=plan.local.data if token is None else None,
+            master_token=token,
+            handshake=handshake,
+            non_replayable_id=(
+                self._state.next_non_replayable_id(token)
+                if message.non_replayable and token is not None and not handshake
+                else None
+            ),
+            capabilities=context.capabilities,
+            key_requests=tuple(request.request for request in pending),
+            user_id_token=user_id_token,
+            user_auth=None if delayed else user_auth,
+            service_tokens=self._service_tokens(message, token, user_id_token),
+        )
+        body = encode_header(header, context.local.data.identity, int(context.clock()))
+        if token is not None:
+            self._state.count_message(token)
+        writer = MessageWriter(header, chunk_bytes=self._chunk_bytes)
+        if not handshake:
+            body += writer.write(message.payload) + writer.close()
+        return _Sent(header, pending, session), body
+
+    def _service_tokens(
+        self, message: Message, token: MasterToken | None, user_id_token: UserIdToken | None
+    ) -> tuple[ServiceToken, ...]:
+        tokens = {
+            known.identity: known
+            for known in self._state.service_tokens(token, user_id_token)
+            if known.name not in message.excluded_service_tokens
+        }
+        for added in message.service_tokens:
+            added.check_binding(token, user_id_token)
+            tokens[added.identity] = added
+        return tuple(tokens.values())
+
+    def _check_sender(self, header: MessageHeader | ErrorHeader) -> None:
+        expected = self._expected_identity
+        if expected is None or header.entity_auth is None:
+            # Under a master token the session keys bind the reply to the server; there is nothing to compare.
+            return
+        if header.entity_auth.identity != expected:
+            raise MslError(ErrorCode.MESSAGE_SENDER_MISMATCH)
+
+    def _accept(self, message: Message, sent: _Sent, header: MessageHeader) -> None:
+        """Take what a reply brings, in the order of msl-engine section 9."""
+        if header.message_id != next_long(sent.header.message_id):
+            raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
+        self._check_sender(header)
+        if header.key_response is not None:
+            new = Session(header.key_response.master_token, header.payload_context)
+            self._state.add_session(new, sent.header.master_token)
+        if message.user is not None and header.user_id_token is not None and not header.user_id_token.verified:
+            self._state.add_user_id_token(message.user, header.user_id_token)
+        self._state.store_service_tokens(header.service_tokens)
+        if header.timestamp is not None:
+            self._state.update_remote_time(header.timestamp, self._context.clock())
+
+    def _recover(self, message: Message, sent: _Sent, error: ErrorHeader) -> _Plan | None:
+        """Clean up after an error and say how to send again, or None to give up (msl-engine section 10)."""
+        if error.response not in UNMATCHED_ID_CODES and error.message_id != next_long(sent.header.message_id):
+            raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
+        self._check_sender(error)
+        if error.timestamp is not None:
+            self._state.update_remote_time(error.timestamp, self._context.clock())
+        recovery = RECOVERIES.get(error.response)
+        if recovery is None:
+            return None
+        failed = sent.header.master_token
+        if recovery.drop_master_token and failed is not None:
+            self._state.remove_session(failed)
+        if recovery.drop_user_id_token and failed is not None and sent.header.user_id_token is not None:
+            self._state.remove_user_id_token(sent.header.user_id_token)
+        local: LocalEntity | None = self._context.local
+        if recovery.ask_entity:
+            local = self._reauthenticate(error.response)
+        if recovery.ask_user and (message.user_auth is None or message.user_auth(error.response, True) is None):
+            return None
+        if local is None:
+            return None
+        renewable = recovery.renewable
+        if recovery.renewable_if_same:
+            newest = self._state.newest()
+            renewable = failed is None or newest is None or newest.master_token.same_as(failed)
+        return _Plan(recovery, local, next_long(error.message_id), renewable)
