@@ -56,6 +56,7 @@ class PostgresCluster:
     """
 
     def __init__(self, *, durable: bool = False) -> None:
+        self._durable = durable
         self.directory = Path(tempfile.mkdtemp(prefix="pg-"))
         self.user = unprivileged_user()
         self._data = self.directory / "data"
@@ -70,7 +71,7 @@ class PostgresCluster:
             os.chown(self.directory, self._uid, self._gid)
         try:
             self._initialise()
-            self._start(durable)
+            self.start()
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
@@ -94,8 +95,10 @@ class PostgresCluster:
         if done.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{done.stdout}")
 
-    def _start(self, durable: bool) -> None:
-        switch = "on" if durable else "off"
+    def start(self) -> None:
+        """Start the server and wait until it takes connections; for tests that halted it."""
+        self._ready.clear()
+        switch = "on" if self._durable else "off"
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.directory),
@@ -124,7 +127,7 @@ class PostgresCluster:
         self._reader = threading.Thread(target=self._watch, name="postgres-log", daemon=True)
         self._reader.start()
         if not self._ready.wait(60) or self._process.poll() is not None:
-            self.stop()
+            self.halt()
             raise RuntimeError("PostgreSQL did not start:\n" + "\n".join(self._log[-20:]))
 
     def _watch(self) -> None:
@@ -162,16 +165,20 @@ class PostgresCluster:
     def _conninfo(self, database: str) -> str:
         return f"host={self.directory} user={self.user} dbname={database}"
 
-    def stop(self) -> None:
-        """Shut the server down, wait for it and remove its directory."""
+    def halt(self) -> None:
+        """Shut the server down, cutting every connection, and wait for it; the data stays."""
         if self._process.stdin is not None:
             self._process.stdin.close()
+        self._process.wait(30)
+        self._reader.join(10)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def stop(self) -> None:
+        """Shut the server down and remove its directory."""
         try:
-            self._process.wait(30)
+            self.halt()
         finally:
-            self._reader.join(10)
-            if self._process.stderr is not None:
-                self._process.stderr.close()
             shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -1,0 +1,86 @@
+"""State in the memory of one process: for one-process deployments that accept to forget, and for tests.
+
+After a restart accepted non-replayable IDs are forgotten, so replays of the time before succeed; the SQL stores are
+for everyone else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from hsm_msl.ports import Clock, RenewalState
+
+Value = TypeVar("Value")
+
+
+class MemoryReplayStore:
+    """A ``ReplayStore`` for the threads of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._largest: dict[str, dict[int, tuple[int, float]]] = {}
+
+    def advance(self, identity: str, serial: int, decide: Callable[[int], int | None]) -> None:
+        """Replace the largest ID (0 when none is stored) by ``decide(largest)``; None leaves it."""
+        with self._lock:
+            serials = self._largest.get(identity, {})
+            accepted = decide(serials.get(serial, (0, 0.0))[0])
+            if accepted is not None:
+                serials[serial] = (accepted, self._clock())
+                self._largest[identity] = serials
+
+    def forget(self, identity: str) -> None:
+        """Drop the state of every master token of the entity."""
+        with self._lock:
+            self._largest.pop(identity, None)
+
+    def prune(self, before: float) -> int:
+        """Drop what was last touched before a time, in seconds since the epoch, and return how many."""
+        with self._lock:
+            return _prune(self._largest, before)
+
+
+class MemoryRenewalStore:
+    """A ``RenewalStore`` for the threads of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._states: dict[str, dict[int, tuple[RenewalState, float]]] = {}
+
+    def create(self, identity: str, serial: int, sequence: int) -> None:
+        """Start the state of a fresh master token and drop that of the entity's earlier ones."""
+        with self._lock:
+            self._states[identity] = {serial: (RenewalState(sequence, sequence, 0), self._clock())}
+
+    def renew(self, identity: str, serial: int, decide: Callable[[RenewalState | None], RenewalState | None]) -> None:
+        """Replace the state (None when not stored) by ``decide(state)``; None leaves it."""
+        with self._lock:
+            serials = self._states.get(identity, {})
+            stored = serials.get(serial)
+            following = decide(None if stored is None else stored[0])
+            if following is not None:
+                serials[serial] = (following, self._clock())
+                self._states[identity] = serials
+
+    def prune(self, before: float) -> int:
+        """Drop what was last touched before a time, in seconds since the epoch, and return how many."""
+        with self._lock:
+            return _prune(self._states, before)
+
+
+def _prune(entries: dict[str, dict[int, tuple[Value, float]]], before: float) -> int:
+    old = [
+        (identity, serial)
+        for identity, serials in entries.items()
+        for serial, (_, touched) in serials.items()
+        if touched < before
+    ]
+    for identity, serial in old:
+        del entries[identity][serial]
+        if not entries[identity]:
+            del entries[identity]
+    return len(old)

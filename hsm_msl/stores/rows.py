@@ -1,0 +1,27 @@
+"""Inserts that yield to a row that is there already; the one statement the two databases spell through dialects."""
+
+from __future__ import annotations
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hsm_msl.stores.sql import Database
+
+Insert = postgresql.Insert | sqlite.Insert
+
+
+def _insert(database: Database, table: Table) -> Insert:
+    return sqlite.insert(table) if database.is_sqlite else postgresql.insert(table)
+
+
+def insert_missing(database: Database, table: Table) -> Insert:
+    """Return an insert that leaves a row with the same primary key as it is."""
+    return _insert(database, table).on_conflict_do_nothing()
+
+
+def insert_or_replace(database: Database, table: Table) -> Insert:
+    """Return an insert that overwrites every other column of a row with the same primary key."""
+    statement = _insert(database, table)
+    keys = [column.name for column in table.primary_key]
+    rest = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=rest)

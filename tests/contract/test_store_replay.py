@@ -1,0 +1,231 @@
+"""Every ReplayStore: atomic, durable, shared (msl-engine sections 14, 19.10 and 22; conformance case 78)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.queues import Queue
+
+import pytest
+from database_fixture import url_of
+
+from hsm_msl.errors import StoreError
+from hsm_msl.ports import ReplayStore
+from hsm_msl.stores.memory import MemoryReplayStore
+from hsm_msl.stores.replay import SqlReplayStore
+from hsm_msl.stores.schema import prepare
+from hsm_msl.stores.sql import Database
+
+MAX_LONG = 2**53
+
+
+class Now:
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def now() -> Now:
+    return Now()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, now: Now) -> Iterator[MemoryReplayStore | SqlReplayStore]:
+    if request.param == "memory":
+        yield MemoryReplayStore(now)
+        return
+    database = Database(url_of(request.param, request))
+    prepare(database)
+    yield SqlReplayStore(database, now)
+    database.close()
+
+
+def accept(store: ReplayStore, identity: str, serial: int, received: int) -> bool:
+    """Apply the plain part of the rule of section 14: only what is above the largest is accepted."""
+    accepted = False
+
+    def decide(largest: int) -> int | None:
+        nonlocal accepted
+        accepted = received > largest
+        return received if accepted else None
+
+    store.advance(identity, serial, decide)
+    return accepted
+
+
+def largest(store: ReplayStore, identity: str, serial: int) -> int:
+    seen: list[int] = []
+    store.advance(identity, serial, lambda value: seen.append(value))
+    return seen[0]
+
+
+def test_largest_is_zero_until_one_is_accepted(store: ReplayStore) -> None:
+    assert largest(store, "entity", 7) == 0
+    assert largest(store, "entity", 7) == 0
+    assert accept(store, "entity", 7, 1)
+    assert largest(store, "entity", 7) == 1
+
+
+def test_none_leaves_the_state(store: ReplayStore) -> None:
+    assert accept(store, "entity", 7, 5)
+    assert not accept(store, "entity", 7, 5)
+    assert largest(store, "entity", 7) == 5
+
+
+def test_state_is_kept_per_entity_and_serial(store: ReplayStore) -> None:
+    """Case 77: a new serial number starts anew, a renewed token with the same one goes on."""
+    assert accept(store, "entity", 7, 9)
+    assert largest(store, "entity", 8) == 0
+    assert largest(store, "other", 7) == 0
+    assert largest(store, "entity", 7) == 9
+
+
+def test_wrap_to_zero_and_the_largest_long_are_stored(store: ReplayStore) -> None:
+    """Case 74: L = 2^53 may be followed by 0."""
+    store.advance("entity", MAX_LONG, lambda largest: MAX_LONG)
+    assert largest(store, "entity", MAX_LONG) == MAX_LONG
+    store.advance("entity", MAX_LONG, lambda largest: 0)
+    assert largest(store, "entity", MAX_LONG) == 0
+
+
+def test_decide_runs_once_and_its_error_changes_nothing(store: ReplayStore) -> None:
+    calls: list[int] = []
+
+    def refuse(value: int) -> int | None:
+        calls.append(value)
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        store.advance("entity", 7, refuse)
+    assert calls == [0]
+    assert accept(store, "entity", 7, 3), "the store must go on"
+    assert largest(store, "entity", 7) == 3
+
+
+def test_forget_drops_every_serial_of_one_entity_only(store: ReplayStore) -> None:
+    for identity in ("entity", "other"):
+        for serial in (7, 8):
+            accept(store, identity, serial, 4)
+    store.forget("entity")
+    assert [largest(store, "entity", serial) for serial in (7, 8)] == [0, 0]
+    assert [largest(store, "other", serial) for serial in (7, 8)] == [4, 4]
+
+
+def test_prune_drops_only_what_was_not_touched_since(store: MemoryReplayStore | SqlReplayStore, now: Now) -> None:
+    accept(store, "old", 1, 4)
+    accept(store, "busy", 1, 4)
+    now.seconds += 100
+    accept(store, "busy", 1, 5)
+    assert store.prune(now.seconds - 50) == 1
+    assert largest(store, "old", 1) == 0
+    assert largest(store, "busy", 1) == 5
+
+
+STRANGE = ["", "a\0b", "a\\0b", "\ud800", "é" * 5000, "x" * 100_000, "';--", "%", "ENTITY", "entity "]
+
+
+def test_any_text_is_an_identity_and_none_meets_another(store: ReplayStore) -> None:
+    """An identity chosen by a peer is never an outage and never the state of somebody else."""
+    for number, identity in enumerate(STRANGE, start=1):
+        assert accept(store, identity, 7, number), identity[:20]
+    assert [largest(store, identity, 7) for identity in STRANGE] == list(range(1, len(STRANGE) + 1))
+
+
+def test_threads_racing_with_one_id_have_one_winner(store: ReplayStore) -> None:
+    """Case 78 within a process, first ID of a token (no row to lock yet) and a later one."""
+    for received in (1, 2):
+        assert sorted(_race_threads(store, received)) == [False] * 7 + [True]
+
+
+def _race_threads(store: ReplayStore, received: int) -> list[bool]:
+    barrier = threading.Barrier(8)
+    results: list[bool] = []
+
+    def race() -> None:
+        barrier.wait(20)
+        results.append(accept(store, "entity", 7, received))
+
+    _join([threading.Thread(target=race) for _ in range(8)])
+    return results
+
+
+def test_no_update_is_lost_between_threads(store: ReplayStore) -> None:
+    def count() -> None:
+        for _ in range(25):
+            store.advance("entity", 7, lambda value: value + 1)
+
+    _join([threading.Thread(target=count) for _ in range(6)])
+    assert largest(store, "entity", 7) == 150
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def _race(url: str, rounds: int, ready: Callable[[], object], answers: Queue[list[bool]]) -> None:
+    database = Database(url)
+    store = SqlReplayStore(database, lambda: 0.0)
+    results = []
+    for number in range(1, rounds + 1):
+        ready()
+        results.append(accept(store, "entity", 7, number))
+    answers.put(results)
+    database.close()
+
+
+def test_two_servers_given_one_id_accept_it_once(database_url: str) -> None:
+    """Case 78: two processes on one database, the same ID at both at the same moment, twenty times."""
+    database = Database(database_url)
+    prepare(database)
+    database.close()
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    barrier = context.Barrier(2)
+    servers = [context.Process(target=_race, args=(database_url, 20, barrier.wait, answers)) for _ in range(2)]
+    for server in servers:
+        server.start()
+    first, second = answers.get(timeout=60), answers.get(timeout=60)
+    for server in servers:
+        server.join(20)
+        assert server.exitcode == 0
+    assert [one != other for one, other in zip(first, second, strict=True)] == [True] * 20
+
+
+def test_accepted_id_survives_a_kill(database_url: str) -> None:
+    """Section 19.10: durable before the answer; the process is killed right after the store answered."""
+    database = Database(database_url)
+    prepare(database)
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=_accept_and_die, args=(database_url,))
+    child.start()
+    child.join(30)
+    assert child.exitcode == -9
+    assert largest(SqlReplayStore(database, lambda: 0.0), "entity", 7) == 41
+    database.close()
+
+
+def _accept_and_die(url: str) -> None:
+    store = SqlReplayStore(Database(url), lambda: 0.0)
+    accept(store, "entity", 7, 41)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_state_out_of_reach_is_a_store_error(database: Database) -> None:
+    """Section 19.10: fail closed; without tables nothing is known, so there is no verdict."""
+    store = SqlReplayStore(database, lambda: 0.0)
+    called: list[int] = []
+    with pytest.raises(StoreError):
+        store.advance("entity", 7, lambda value: called.append(value))
+    assert called == []
+    with pytest.raises(StoreError):
+        store.forget("entity")
