@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
+from hsm_msl.errors import ErrorCode
+
 Clock = Callable[[], float]
 """Seconds since the Unix epoch."""
 
@@ -26,6 +28,9 @@ class MacAlgorithm(Enum):
     HMAC_SHA256 = "HMAC-SHA256"
     HMAC_SHA384 = "HMAC-SHA384"
     HMAC_SHA512 = "HMAC-SHA512"
+    HMAC_SHA3_256 = "HMAC-SHA3-256"
+    HMAC_SHA3_384 = "HMAC-SHA3-384"
+    HMAC_SHA3_512 = "HMAC-SHA3-512"
     AES_CMAC = "AES-CMAC"
 
 
@@ -250,9 +255,7 @@ class RenewalStore(Protocol):
     def create(self, identity: str, serial: int, sequence: int) -> None:
         """Start the state of a fresh master token and drop that of the entity's earlier ones."""
 
-    def renew(
-        self, identity: str, serial: int, decide: Callable[[RenewalState | None], RenewalState | None]
-    ) -> None:
+    def renew(self, identity: str, serial: int, decide: Callable[[RenewalState | None], RenewalState | None]) -> None:
         """Atomically replace the state (None when not stored) by ``decide(state)``; None leaves it."""
 
 
@@ -297,6 +300,20 @@ class KeyTransport(Protocol):
         """Open what the other end protected. Raises MslError with the code of the scheme."""
 
 
+@runtime_checkable
+class HandleTransport(KeyTransport, Protocol):
+    """A transport that can also carry keys as handles, between places where their bytes are never seen."""
+
+    def wrap_key(self, key: AesKey | MacKey) -> bytes:
+        """Protect a key that lives in the token for the other end. Raises MslError, BackendError."""
+
+    def unwrap_aes(self, wrapped: bytes) -> AesKey:
+        """Open an AES key into the token. Raises MslError, BackendError."""
+
+    def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> MacKey:
+        """Open a MAC key into the token. Raises MslError, BackendError."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionData:
     """What the secret part of a master token says."""
@@ -335,8 +352,35 @@ class SessionVault(Protocol):
     def export(self, keys: SymmetricKeys, transport: KeyTransport, form: KeyForm) -> tuple[bytes, bytes]:
         """Return the encryption key and the MAC key, each wrapped for the peer. Raises MslError, BackendError."""
 
-    def receive(self, encryption: bytes, mac: bytes, transport: KeyTransport, form: KeyForm) -> SymmetricKeys:
-        """Return the handles of two keys a peer wrapped for us. Raises MslError, BackendError."""
+    def receive(
+        self,
+        encryption: bytes,
+        mac: bytes,
+        transport: KeyTransport,
+        form: KeyForm,
+        *,
+        malformed: ErrorCode = ErrorCode.SESSION_KEY_CREATION_FAILURE,
+    ) -> SymmetricKeys:
+        """Return the handles of two keys a peer wrapped for us.
+
+        Raises MslError (``malformed`` for an opened text that is no object), BackendError.
+        """
+
+    def generate_wrapping(self) -> WrappingKey:
+        """Return a fresh AES-128 key-encrypting key of a key ladder. Raises KeyPolicyError as ``derive``."""
+
+    def export_wrapping(self, key: WrappingKey, transport: KeyTransport, form: KeyForm, key_id: str = "") -> bytes:
+        """Return a ladder's key-encrypting key, written and wrapped. Raises MslError, BackendError."""
+
+    def receive_wrapping(
+        self,
+        wrapped: bytes,
+        transport: KeyTransport,
+        form: KeyForm,
+        *,
+        malformed: ErrorCode = ErrorCode.SESSION_KEY_CREATION_FAILURE,
+    ) -> WrappingKey:
+        """Return the handle of a ladder's key-encrypting key. Raises as ``receive``."""
 
     def seal(self, data: SessionData, context: Sealing) -> bytes:
         """Return the protected session data of a master token. Raises BackendError."""
