@@ -7,10 +7,12 @@ for everyone else.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from hsm_msl.ports import Clock, RenewalState
+from hsm_msl.stores.users import UserRecord
 
 Value = TypeVar("Value")
 
@@ -70,6 +72,42 @@ class MemoryRenewalStore:
         """Drop what was last touched before a time, in seconds since the epoch, and return how many."""
         with self._lock:
             return _prune(self._states, before)
+
+
+class MemoryUserRecords:
+    """``UserRecords`` for the threads of one process, such as users named in a configuration file."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: dict[str, UserRecord] = {}
+
+    def find(self, email: str) -> UserRecord | None:
+        """Return the user of exactly this email, or None."""
+        return self._records.get(email)
+
+    def add(self, record: UserRecord) -> bool:
+        """Keep a new user; False, and nothing changed, when the email is taken."""
+        with self._lock:
+            return self._records.setdefault(record.email, record) is record
+
+    def change_password(self, email: str, password: str, *, instead_of: str | None = None) -> bool:
+        """Store another hash; False when there is no such user or hash."""
+        with self._lock:
+            record = self._records.get(email)
+            if record is None or instead_of not in (None, record.password):
+                return False
+            self._records[email] = replace(record, password=password)
+            return True
+
+    def remove(self, email: str) -> bool:
+        """Drop a user; False when there is none."""
+        with self._lock:
+            return self._records.pop(email, None) is not None
+
+    def emails(self, after: str = "", limit: int = 1000) -> Sequence[str]:
+        """Return up to ``limit`` emails greater than ``after``, sorted."""
+        with self._lock:
+            return sorted(email for email in self._records if email > after)[:limit]
 
 
 def _prune(entries: dict[str, dict[int, tuple[Value, float]]], before: float) -> int:
