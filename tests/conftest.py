@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["database_fixture", "postgres_fixture"]
+pytest_plugins = ["ceremony_fixture", "database_fixture", "postgres_fixture"]

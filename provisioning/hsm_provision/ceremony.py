@@ -1,0 +1,154 @@
+"""The ceremony file: the one document a reviewer reads to know what will happen to a token."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from hsm_msl.errors import ConfigurationError
+from hsm_provision.toml_document import parse_document
+
+KeyState = Literal["pre-active", "primary", "active", "retired", "destroyed"]
+
+
+class InitialiseSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Initialise the token when it does not exist yet."""
+
+    so_pin: str
+    create_missing_pin_files: bool = False
+
+
+class TokenSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which token: module (absolute path or a known alias such as ``softhsm``), label, and the user PIN's source."""
+
+    module: str
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    user_pin: str
+    serial: str | None = None
+    initialise: InitialiseSection | None = None
+
+
+class ImportSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An existing key: its file, and the form the file has."""
+
+    file: str
+    form: Literal["hex", "raw", "base64", "pkcs8", "jwk"] = "hex"
+
+
+class KeySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One key version to exist on the token."""
+
+    profile: str
+    purpose: str | None = None
+    version: Annotated[int, msgspec.Meta(ge=1)] = 1
+    state: Literal["pre-active", "primary", "active"] = "primary"
+    bits: int | None = None
+    curve: Literal["P-256", "P-384"] | None = None
+    import_: ImportSection | None = msgspec.field(name="import", default=None)
+
+
+class PresharedSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The pre-shared keys of one entity, from hex files; the wrapping key is derived when no file is given."""
+
+    identity: Annotated[str, msgspec.Meta(min_length=1)]
+    encryption: str
+    mac: str
+    wrap: str | None = None
+    version: Annotated[int, msgspec.Meta(ge=1)] = 1
+    create_missing_files: bool = False
+
+
+class UserEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One user: the password comes from a file and is stored as argon2id only."""
+
+    email: Annotated[str, msgspec.Meta(min_length=3)]
+    password: str
+    identity: str | None = None
+    create_missing_file: bool = False
+
+
+class UsersSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Users to enter into the users database."""
+
+    database: str
+    user: tuple[UserEntry, ...] = ()
+
+
+class RecordsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where manifest, plans and audit log are kept, and the label of the token key that signs them."""
+
+    directory: str
+    signing_key: str | None = None
+
+
+class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole ceremony."""
+
+    ceremony: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    environment: Literal["development", "production"]
+    token: TokenSection
+    records: RecordsSection
+    description: str = ""
+    profiles: str = "../profiles"
+    key: tuple[KeySection, ...] = ()
+    preshared: tuple[PresharedSection, ...] = ()
+    users: UsersSection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CeremonyFile:
+    """A ceremony, the file it came from and the directory its working paths are relative to."""
+
+    document: Ceremony
+    path: Path
+    directory: Path
+    digest: str
+
+    def working_path(self, text: str) -> Path:
+        """Resolve a path of the ceremony (PINs, key files, records, databases) against the working directory."""
+        return self.directory / text
+
+    @property
+    def profiles_directory(self) -> Path:
+        """Where the profiles are: beside the ceremony, so that both are reviewed together."""
+        return self.path.parent / self.document.profiles
+
+    @property
+    def records_directory(self) -> Path:
+        """Where manifest, plans and audit log are kept."""
+        return self.working_path(self.document.records.directory)
+
+
+def read_ceremony(path: Path, directory: Path | None = None) -> CeremonyFile:
+    """Read a ceremony file.
+
+    Args:
+        path: the TOML file.
+        directory: what working paths in it are relative to; the file's own directory when None.
+
+    Raises:
+        ConfigurationError: the file cannot be read or does not fit; the text names the key and what is allowed.
+    """
+    try:
+        raw = path.read_bytes()
+        text = raw.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}") from error
+    document = parse_document(text, Ceremony, origin=str(path))
+    if document.environment == "production" and document.token.initialise is not None:
+        initialise = document.token.initialise
+        if initialise.create_missing_pin_files:
+            raise ConfigurationError(
+                f"{path}: token.initialise.create_missing_pin_files: only a development ceremony may invent PINs"
+            )
+    if document.environment == "production":
+        for index, entry in enumerate(document.preshared):
+            if entry.create_missing_files:
+                raise ConfigurationError(
+                    f"{path}: preshared[{index}].create_missing_files: only a development ceremony may invent keys"
+                )
+    return CeremonyFile(document, path, (directory or path.parent).absolute(), hashlib.sha256(raw).hexdigest())

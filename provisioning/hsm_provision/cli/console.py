@@ -1,0 +1,68 @@
+"""What the commands share about talking to people: tables, progress, one clear line for an error."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hsm_provision.user_database import open_user_database
+from hsm_provision.workspace import Workspace, open_workspace
+
+CeremonyArgument = Annotated[Path, typer.Argument(help="Ceremony file (TOML).", dir_okay=False)]
+DirectoryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--directory", "-C", help="Where working paths of the ceremony start; default: the ceremony's own directory."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
+ActorOption = Annotated[str, typer.Option("--actor", help="Who acts, for the audit log; default: the login name.")]
+
+
+def out() -> Console:
+    """Return the console for results."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """Return the console for progress and errors."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def actor_name(given: str) -> str:
+    """Return who acts: the name given, or the login name."""
+    return given or getpass.getuser()
+
+
+def workspace(ceremony: Path, directory: Path | None, actor: str = "") -> Workspace:
+    """Open a ceremony for a command. Raises as ``open_workspace``."""
+    return open_workspace(
+        ceremony, directory, clock=time.time, actor=actor_name(actor), open_users=open_user_database
+    )
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows of equal keys as a plain table, columns that are empty everywhere left out."""
+    if not rows:
+        return
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
+    console = out()
+    console.width = max(console.width, 200)
+    console.print(table, soft_wrap=True)
+
+
+def progress(text: str) -> None:
+    """Say on standard error what happens now."""
+    err().print(f"  {text}", markup=False)

@@ -1,0 +1,173 @@
+"""The signed manifest: what exists on a token, in what state, and how to recognise it.
+
+A token cannot hold this reliably (dates are not readable everywhere, attributes can drift, keys can be replaced),
+so the manifest is the reference that ``verify``, ``rotate``, ``retire`` and running servers go by.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from hsm_msl.errors import ConfigurationError
+from hsm_provision.audit_log import AuditHead
+from hsm_provision.ceremony import KeyState
+from hsm_provision.check_values import CheckValue
+from hsm_provision.labels import parse_label
+from hsm_provision.private_files import replace_private_file
+from hsm_provision.signatures import signature_fits
+from hsm_provision.templates import Provenance
+
+FORMAT = "hsm-provision manifest 1"
+
+
+class ManifestToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The token the manifest describes."""
+
+    label: str
+    serial: str
+    manufacturer: str
+    model: str
+
+
+class ManifestKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One key version. Times are UTC in ISO 8601; ``spki`` is Base64 DER for pairs."""
+
+    label: str
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+    profile: str
+    type: str
+    size: int | str
+    state: KeyState
+    check: CheckValue
+    provenance: Provenance
+    created: str
+    ceremony: str
+    not_after: str | None = None
+    spki: str | None = None
+    backup: str | None = None
+    source: str | None = None
+
+    @property
+    def family(self) -> str:
+        """Purpose and role, common to all versions of the key."""
+        name = parse_label(self.label)
+        return name.family if name else self.label
+
+    @property
+    def version(self) -> int:
+        """The version number in the label."""
+        name = parse_label(self.label)
+        return name.version if name else 0
+
+
+class ManifestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is signed."""
+
+    format: str
+    sequence: int
+    written: str
+    tool: str
+    token: ManifestToken
+    keys: tuple[ManifestKey, ...] = ()
+    audit: AuditHead | None = None
+
+    def key(self, label: str) -> ManifestKey | None:
+        """Return the entry with this label, or None."""
+        return next((entry for entry in self.keys if entry.label == label), None)
+
+    def primary_of(self, family: str) -> ManifestKey | None:
+        """Return the primary version of a family, or None."""
+        return next((entry for entry in self.keys if entry.family == family and entry.state == "primary"), None)
+
+    def with_keys(self, changed: Iterable[ManifestKey], *, written: str, tool: str) -> ManifestBody:
+        """Return the next manifest, in which the changed entries replace or join the present ones."""
+        entries = {entry.label: entry for entry in self.keys}
+        entries.update((entry.label, entry) for entry in changed)
+        ordered = tuple(sorted(entries.values(), key=lambda entry: (entry.family, entry.version)))
+        return msgspec.structs.replace(self, sequence=self.sequence + 1, written=written, tool=tool, keys=ordered)
+
+
+class ManifestSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who signed: key label, public half and signature, Base64."""
+
+    key: str
+    spki: str
+    signature: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A manifest as stored: the body, and its signature where a signing key exists."""
+
+    body: ManifestBody
+    signature: ManifestSignature | None = None
+
+
+def canonical(body: ManifestBody) -> bytes:
+    """Return the bytes that are signed: JSON with sorted keys and no white space."""
+    return msgspec.json.encode(body, order="deterministic")
+
+
+def empty_manifest(token: ManifestToken, *, written: str, tool: str) -> ManifestBody:
+    """Return the manifest of a token nothing was done to yet."""
+    return ManifestBody(FORMAT, 0, written, tool, token)
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Read a manifest, or return None when there is none.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is no manifest, or its own signature does not fit.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not a manifest: {error}") from error
+    if manifest.body.format != FORMAT:
+        raise ConfigurationError(f"{path}: format {manifest.body.format!r} is not known; expected {FORMAT!r}")
+    if manifest.signature is not None and not signed_by(manifest, base64.b64decode(manifest.signature.spki)):
+        raise ConfigurationError(f"{path}: the signature does not fit: the manifest was changed by other means")
+    return manifest
+
+
+def signed_by(manifest: Manifest, spki: bytes) -> bool:
+    """Tell whether the manifest carries a signature of this public key (SubjectPublicKeyInfo DER)."""
+    if manifest.signature is None:
+        return False
+    return signature_fits(spki, canonical(manifest.body), base64.b64decode(manifest.signature.signature))
+
+
+def write_manifest(
+    path: Path, body: ManifestBody, *, key: str | None, spki: bytes, sign: Callable[[bytes], bytes]
+) -> Manifest:
+    """Sign and store a manifest in one step.
+
+    Args:
+        path: where.
+        body: what.
+        key: label of the signing key; None leaves the manifest unsigned.
+        spki: the signing key's public half; unused without a key.
+        sign: signs bytes with that key.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+        BackendError: the token does not sign.
+    """
+    signature = None
+    if key is not None:
+        made = sign(canonical(body))
+        signature = ManifestSignature(key, base64.b64encode(spki).decode(), base64.b64encode(made).decode())
+    manifest = Manifest(body, signature)
+    encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2)
+    replace_private_file(path, encoded + b"\n")
+    return manifest

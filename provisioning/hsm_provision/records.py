@@ -1,0 +1,164 @@
+"""Where a ceremony keeps its records, and how they are written: manifest, audit log, agreed plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports import Clock
+from hsm_provision import __version__
+from hsm_provision.audit_log import AuditHead, AuditLog
+from hsm_provision.manifest import (
+    Manifest,
+    ManifestBody,
+    ManifestKey,
+    ManifestToken,
+    empty_manifest,
+    read_manifest,
+    write_manifest,
+)
+from hsm_provision.plan import Plan
+from hsm_provision.private_files import replace_private_file
+from hsm_provision.token.objects import TokenSession, public_spki
+from hsm_provision.token.signing import sign_with
+
+
+class PlanJournal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A plan that was started, and how far it is known to have come."""
+
+    plan: Plan
+    status: Literal["started", "completed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of one token.
+
+    Args:
+        directory: where they are.
+        clock: seconds since the epoch.
+        actor: who acts, as recorded in the audit log.
+    """
+
+    directory: Path
+    clock: Clock
+    actor: str
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest file."""
+        return self.directory / "manifest.json"
+
+    @property
+    def audit_path(self) -> Path:
+        """The audit log."""
+        return self.directory / "audit.jsonl"
+
+    def now(self) -> str:
+        """Return the current time, UTC ISO 8601 with seconds."""
+        return datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def audit(self) -> AuditLog:
+        """Return the audit log, ready to append."""
+        return AuditLog(self.audit_path, now=self.now, actor=self.actor)
+
+    def manifest(self) -> Manifest | None:
+        """Return the stored manifest, or None. Raises ConfigurationError when it is damaged."""
+        return read_manifest(self.manifest_path)
+
+    def manifest_for(self, session: TokenSession) -> ManifestBody:
+        """Return the manifest of this token, empty when nothing was recorded yet.
+
+        Raises:
+            ConfigurationError: the manifest is damaged or describes another token.
+        """
+        token = session.identity
+        here = ManifestToken(token.label, token.serial, token.manufacturer, token.model)
+        stored = self.manifest()
+        if stored is None:
+            return empty_manifest(here, written=self.now(), tool=__version__)
+        if stored.body.token.serial != here.serial:
+            raise ConfigurationError(
+                f"{self.manifest_path}: describes token {stored.body.token.serial}, not {here.serial}; "
+                "keep the records of each token in a directory of its own"
+            )
+        return stored.body
+
+    def store(
+        self, session: TokenSession, body: ManifestBody, changed: Iterable[ManifestKey], signing_key: str | None
+    ) -> ManifestBody:
+        """Write the next manifest, signed by the token when a signing key exists, and return it.
+
+        Raises:
+            ConfigurationError: a file cannot be written.
+            BackendError: the token does not sign.
+        """
+        following = body.with_keys(changed, written=self.now(), tool=__version__)
+        key = self._usable(following, signing_key)
+        if key is not None:
+            head = self.audit().checkpoint(key, lambda data: sign_with(session, key, data))
+            following = msgspec.structs.replace(following, audit=AuditHead(head.sequence, head.hash))
+        spki = public_spki(session, key) if key is not None else b""
+        write_manifest(
+            self.manifest_path, following, key=key, spki=spki, sign=lambda data: sign_with(session, str(key), data)
+        )
+        return following
+
+    def journal_path(self, plan_hash: str) -> Path:
+        """Return the file that holds an agreed plan."""
+        return self.directory / "plans" / f"{plan_hash}.json"
+
+    def journal(self, plan_hash: str) -> PlanJournal | None:
+        """Return what is known of an agreed plan, or None.
+
+        Raises:
+            ConfigurationError: the file is damaged or not the plan its name says.
+        """
+        path = self.journal_path(plan_hash)
+        try:
+            stored = msgspec.json.decode(path.read_bytes(), type=PlanJournal)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigurationError(f"{path}: not a plan: {error}") from error
+        if stored.plan.hash != plan_hash:
+            raise ConfigurationError(f"{path}: is not the plan with that hash")
+        return stored
+
+    def started(self, ceremony: str) -> tuple[Plan, ...]:
+        """Return the plans of a ceremony that were started and never completed. Raises ConfigurationError."""
+        plans = []
+        for path in sorted((self.directory / "plans").glob("*.json")):
+            journal = self.journal(path.stem)
+            if journal is not None and journal.status == "started" and journal.plan.ceremony == ceremony:
+                plans.append(journal.plan)
+        return tuple(plans)
+
+    def write_journal(self, plan: Plan, status: Literal["started", "completed"]) -> None:
+        """Record that a plan was started or completed. Raises ConfigurationError."""
+        encoded = msgspec.json.encode(PlanJournal(plan, status), order="deterministic")
+        replace_private_file(self.journal_path(plan.hash), msgspec.json.format(encoded, indent=2) + b"\n")
+
+    @staticmethod
+    def _usable(body: ManifestBody, signing_key: str | None) -> str | None:
+        """Return the signing key once it exists; the first ceremony creates it together with the rest."""
+        if signing_key is None or body.key(signing_key) is None:
+            return None
+        return signing_key
+
+
+def not_after(created: float, validity_days: int) -> str | None:
+    """Return the end of use of a key, UTC ISO 8601, or None for one without end."""
+    if validity_days == 0:
+        return None
+    return datetime.fromtimestamp(created + validity_days * 86400, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Progress = Callable[[str], None]
+"""Told in a short sentence what happens now."""

@@ -1,0 +1,123 @@
+"""Keys brought into a token: generated there, or imported from material the host was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.util.ec import decode_ec_private_key, decode_ec_public_key
+from pkcs11.util.rsa import decode_rsa_private_key, decode_rsa_public_key
+
+from hsm_msl.errors import KeyPolicyError
+from hsm_provision.key_material import Material, PrivateMaterial
+from hsm_provision.labels import KeyName
+from hsm_provision.profiles import KeyProfile
+from hsm_provision.templates import Half, creation_template, halves
+from hsm_provision.token.access import token_errors
+from hsm_provision.token.objects import TokenSession, list_keys
+from hsm_provision.token.vocabulary import CURVE_PARAMETERS, GENERATION, KEY_TYPES, binding_template
+
+
+def generate_key(session: TokenSession, profile: KeyProfile, name: KeyName, size: int | str) -> None:
+    """Generate a key inside the token.
+
+    Args:
+        session: where.
+        profile: the kind of key.
+        name: its label and ID.
+        size: bits, or the curve name of an EC pair.
+
+    Raises:
+        KeyPolicyError: an object of that label or ID exists.
+        MechanismUnsupportedError: the token cannot generate such a key.
+        BackendUnavailableError: the token fails; nothing of the key is left.
+    """
+    _refuse_collision(session, name)
+    common: dict[str, Any] = {
+        "id": name.key_id,
+        "label": name.label,
+        "store": True,
+        "mechanism": GENERATION[profile.type],
+    }
+    with token_errors(f"generating {name.label}"):
+        if profile.type in ("aes", "hmac-sha256"):
+            session.binding.generate_key(
+                KEY_TYPES[profile.type], size, template=_template(profile, "secret", name), **common
+            )
+            return
+        templates = {
+            "public_template": _template(profile, "public", name),
+            "private_template": _template(profile, "private", name),
+        }
+        if profile.type == "rsa":
+            session.binding.generate_keypair(KeyType.RSA, size, **templates, **common)
+            return
+        parameters = session.binding.create_domain_parameters(
+            KeyType.EC, {Attribute.EC_PARAMS: CURVE_PARAMETERS[str(size)]}, local=True
+        )
+        parameters.generate_keypair(**templates, **common)
+
+
+def import_key(session: TokenSession, profile: KeyProfile, name: KeyName, material: Material) -> None:
+    """Create a key from material the host holds, with the attributes of the profile.
+
+    Args:
+        session: where.
+        profile: the kind of key.
+        name: its label and ID.
+        material: the value; pairs are stored as both halves.
+
+    Raises:
+        KeyPolicyError: an object of that label or ID exists.
+        MechanismUnsupportedError: the token cannot hold such a key.
+        BackendUnavailableError: the token fails; nothing of the key is left.
+    """
+    _refuse_collision(session, name)
+    created: list[Any] = []
+    try:
+        with token_errors(f"importing {name.label}"):
+            for half in halves(profile):
+                values = _values(profile, half, material)
+                created.append(session.binding.create_object({**values, **_template(profile, half, name)}))
+    except BaseException:
+        for handle in created:
+            handle.destroy()
+        raise
+
+
+def _refuse_collision(session: TokenSession, name: KeyName) -> None:
+    listing = list_keys(session)
+    if listing.of_label(name.label):
+        raise KeyPolicyError(f"an object labelled {name.label!r} exists already; nothing was created")
+    if listing.of_id(name.key_id):
+        raise KeyPolicyError(f"an object with the ID of {name.label!r} exists already; nothing was created")
+
+
+def _template(profile: KeyProfile, half: Half, name: KeyName) -> dict[Attribute, Any]:
+    return {
+        Attribute.LABEL: name.label,
+        Attribute.ID: name.key_id,
+        **binding_template(creation_template(profile, half)),
+    }
+
+
+def _values(profile: KeyProfile, half: Half, material: Material) -> dict[Attribute, Any]:
+    if not isinstance(material, PrivateMaterial):
+        return {
+            Attribute.CLASS: ObjectClass.SECRET_KEY,
+            Attribute.KEY_TYPE: KEY_TYPES[profile.type],
+            Attribute.VALUE: material.value,
+        }
+    if half == "public":
+        if profile.type == "rsa":
+            return dict(decode_rsa_public_key(_pkcs1_public(material)))
+        return dict(decode_ec_public_key(material.spki))
+    traditional = material.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    return dict(decode_rsa_private_key(traditional) if profile.type == "rsa" else decode_ec_private_key(traditional))
+
+
+def _pkcs1_public(material: PrivateMaterial) -> bytes:
+    return material.key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)

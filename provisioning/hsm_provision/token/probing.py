@@ -1,0 +1,140 @@
+"""What a key proves by being used: its check value, and that it refuses what it must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+from pkcs11.exceptions import PKCS11Error
+
+from hsm_msl.backend.pkcs11.errors import Fault, fault_of
+from hsm_provision.check_values import (
+    HMAC_TEXT,
+    ZERO_BLOCK,
+    CheckValue,
+    check_method,
+    public_check_value,
+    symmetric_check_value,
+)
+from hsm_provision.profiles import KeyProfile
+from hsm_provision.templates import Half, creation_template, halves
+from hsm_provision.token.access import token_errors
+from hsm_provision.token.objects import TokenSession, find_object, public_spki
+
+_VALUE: Mapping[tuple[str, Half], Attribute] = {
+    ("aes", "secret"): Attribute.VALUE,
+    ("hmac-sha256", "secret"): Attribute.VALUE,
+    ("rsa", "private"): Attribute.PRIVATE_EXPONENT,
+    ("ec", "private"): Attribute.VALUE,
+}
+_REFUSALS = frozenset({Fault.POLICY, Fault.MECHANISM})
+"""A refusal is a decision about the key. An outage is not one, and fails the probe instead of passing it."""
+
+
+def token_check_value(session: TokenSession, profile: KeyProfile, label: str) -> CheckValue:
+    """Compute a key's check value in the token.
+
+    Raises:
+        KeyNotFoundError: no such key.
+        KeyPolicyError: the key refuses the operation its profile is for.
+        BackendUnavailableError: the token fails.
+    """
+    method = check_method(profile)
+    if method == "spki-sha256":
+        return public_check_value(public_spki(session, label))
+    handle = find_object(session, label, "secret")
+    with token_errors(f"check value of {label}"):
+        if method == "ecb-zero":
+            output = bytes(handle.encrypt(ZERO_BLOCK, mechanism=Mechanism.AES_ECB))
+        elif method == "hmac-label":
+            output = bytes(handle.sign(HMAC_TEXT, mechanism=Mechanism.SHA256_HMAC))
+        else:
+            output = _wrap_zero(session, handle)
+    return symmetric_check_value(method, output)
+
+
+def failed_refusals(session: TokenSession, profile: KeyProfile, label: str) -> tuple[str, ...]:
+    """Try on the real key what it must refuse: reading, wrapping out, copying, gaining rights.
+
+    Args:
+        session: the token.
+        profile: the kind of key.
+        label: the key.
+
+    Returns:
+        The name of each attempt the token allowed; empty for a sound key. A copy made by a successful attempt is
+        a session object and is destroyed at once.
+
+    Raises:
+        KeyNotFoundError: no such key.
+        BackendUnavailableError: the token fails, so nothing is proved.
+    """
+    half = halves(profile)[0]
+    handle = find_object(session, label, half)
+    escalation = next(name for name, on in creation_template(profile, half).items() if not on and name in _RIGHTS)
+    attempts: Mapping[str, Callable[[], object]] = {
+        "its value can be read": lambda: handle[_VALUE[profile.type, half]],
+        "it can be wrapped out": lambda: _wrap_out(session, handle),
+        "it can be copied into an extractable key": lambda: handle.copy(
+            {Attribute.TOKEN: False, Attribute.EXTRACTABLE: True}
+        ).destroy(),
+        f"it can be given the right to {escalation.lower()}": lambda: handle.__setitem__(Attribute[escalation], True),
+        "it can be made extractable": lambda: handle.__setitem__(Attribute.EXTRACTABLE, True),
+    }
+    return tuple(name for name, attempt in attempts.items() if _allowed(label, name, attempt))
+
+
+_RIGHTS = frozenset({"ENCRYPT", "DECRYPT", "WRAP", "UNWRAP", "SIGN", "DERIVE"})
+
+
+def _allowed(label: str, name: str, attempt: Callable[[], object]) -> bool:
+    with token_errors(f"probing {label} ({name})"):
+        try:
+            attempt()
+        except PKCS11Error as error:
+            if fault_of(error) in _REFUSALS:
+                return False
+            raise
+    return True
+
+
+def _wrap_out(session: TokenSession, handle: Any) -> None:
+    wrapping = session.binding.generate_key(
+        KeyType.AES,
+        256,
+        store=False,
+        mechanism=Mechanism.AES_KEY_GEN,
+        template={
+            Attribute.SENSITIVE: True,
+            Attribute.EXTRACTABLE: False,
+            Attribute.ENCRYPT: False,
+            Attribute.DECRYPT: False,
+            Attribute.WRAP: True,
+            Attribute.UNWRAP: False,
+            Attribute.SIGN: False,
+            Attribute.VERIFY: False,
+            Attribute.DERIVE: False,
+        },
+    )
+    try:
+        wrapping.wrap_key(handle, mechanism=Mechanism.AES_KEY_WRAP_PAD)
+    finally:
+        wrapping.destroy()
+
+
+def _wrap_zero(session: TokenSession, handle: Any) -> bytes:
+    zero = session.binding.create_object(
+        {
+            Attribute.CLASS: ObjectClass.SECRET_KEY,
+            Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
+            Attribute.VALUE: ZERO_BLOCK,
+            Attribute.TOKEN: False,
+            Attribute.SENSITIVE: False,
+            Attribute.EXTRACTABLE: True,
+        }
+    )
+    try:
+        return bytes(handle.wrap_key(zero, mechanism=Mechanism.AES_KEY_WRAP))
+    finally:
+        zero.destroy()

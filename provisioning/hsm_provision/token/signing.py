@@ -1,0 +1,33 @@
+"""Signatures made by a token key over records of this package."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from pkcs11 import Attribute, KeyType, Mechanism
+
+from hsm_provision.token.access import token_errors
+from hsm_provision.token.objects import TokenSession, find_object
+
+
+def sign_with(session: TokenSession, label: str, data: bytes) -> bytes:
+    """Sign data with a token key: ECDSA SHA-256 (DER) or RSASSA-PKCS1-v1_5 SHA-256.
+
+    Args:
+        session: the token.
+        label: the key pair.
+        data: what is signed.
+
+    Raises:
+        KeyNotFoundError: no such key.
+        KeyPolicyError: the key may not sign.
+        BackendUnavailableError: the token fails.
+    """
+    handle = find_object(session, label, "private")
+    with token_errors(f"signing with {label}"):
+        if handle[Attribute.KEY_TYPE] == KeyType.RSA:
+            return bytes(handle.sign(data, mechanism=Mechanism.SHA256_RSA_PKCS))
+        raw = bytes(handle.sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA))
+    half = len(raw) // 2
+    return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))

@@ -1,0 +1,200 @@
+"""A ceremony opened for work: its file, profiles, token module and records, put together in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsm_msl.backend.pin import PinSource, pin_source
+from hsm_msl.backend.pkcs11.module import Module, load
+from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports import Clock
+from hsm_provision.apply import Applied, apply_plan, demand_agreed
+from hsm_provision.ceremony import CeremonyFile, read_ceremony
+from hsm_provision.desired_keys import DesiredKey, desired_keys
+from hsm_provision.plan import CREATING, Plan, demand_applicable, make_plan
+from hsm_provision.private_files import create_private_file
+from hsm_provision.profiles import KeyProfile, read_profiles
+from hsm_provision.records import Progress, Records
+from hsm_provision.token.access import initialise_token, token_present
+from hsm_provision.token.objects import TokenSession, list_keys, token_session
+from hsm_provision.token.probing import token_check_value
+from hsm_provision.user_import import OpenUsers, PlannedUser, plan_users, users_exist, users_url
+
+PIN_BYTES = 12
+"""Entropy of a PIN invented for a development token; 16 characters of URL-safe Base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Everything a command needs about one ceremony.
+
+    Made by ``open_workspace``.
+    """
+
+    file: CeremonyFile
+    profiles: Mapping[str, KeyProfile]
+    wanted: tuple[DesiredKey, ...]
+    records: Records
+    open_users: OpenUsers
+    user_pin: PinSource
+
+    def module(self) -> Module:
+        """Load the token's module.
+
+        Raises:
+            BackendConfigurationError: there is no such module.
+            BackendUnavailableError: it does not start.
+        """
+        return load(self.file.document.token.module)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[TokenSession]:
+        """Log in on the ceremony's token for the length of a ``with`` block. Raises as ``token_session``."""
+        token = self.file.document.token
+        with token_session(self.module(), token.label, token.serial, self.user_pin) as session:
+            yield session
+
+    def token_absent(self) -> bool:
+        """Tell whether the token is missing and the ceremony may initialise it."""
+        token = self.file.document.token
+        return token.initialise is not None and not token_present(self.module(), token.label)
+
+    def plan(self) -> Plan:
+        """Read the token and say what ``apply`` would do. Changes nothing.
+
+        Raises:
+            ConfigurationError: a file cannot be read or does not fit.
+            BackendError: the token cannot be read.
+            StoreError: the users database gives no answer.
+        """
+        if self.token_absent():
+            return self._plan(None)
+        with self.session() as session:
+            return self._plan(session)
+
+    def apply(self, agreed: str | None, progress: Progress) -> Applied:
+        """Carry the ceremony out. Arguments and errors as ``apply_plan``.
+
+        Args:
+            agreed: hash of the plan people agreed to.
+            progress: told what happens.
+        """
+        if agreed is None and self.file.document.environment == "production":
+            raise ConfigurationError(
+                "a production ceremony is applied with the hash of its plan: run `hsm-provision plan`, review it, "
+                "then `apply --plan-hash HASH`"
+            )
+        interrupted = self.records.started(self.file.document.ceremony)
+        begun: Plan | None = None
+        if self.token_absent():
+            # Initialising cannot be part of a session; the plan made before it is the one that was agreed to.
+            begun = self._plan(None)
+            demand_applicable(begun)
+            demand_agreed(begun, self.records, agreed)
+            self.records.write_journal(begun, "started")
+            progress(f"initialise token {self.file.document.token.label!r}")
+            self._initialise()
+        with self.session() as session:
+            plan = self._plan(session)
+            if begun is None:
+                demand_agreed(plan, self.records, agreed)
+            return apply_plan(
+                self.file,
+                plan,
+                self.wanted,
+                session,
+                self.records,
+                open_users=self.open_users,
+                progress=progress,
+                begun=begun or plan,
+                resumed=bool(interrupted),
+            )
+
+    def _plan(self, session: TokenSession | None) -> Plan:
+        manifest = self.records.manifest()
+        return make_plan(
+            self.file,
+            self.wanted,
+            listing=list_keys(session) if session else None,
+            serial=session.identity.serial if session else None,
+            mechanisms=session.mechanisms() if session else frozenset(),
+            manifest=(self.records.manifest_for(session) if session else None) if manifest else None,
+            users=self._planned_users(),
+            interrupted=frozenset(
+                key.label
+                for begun in self.records.started(self.file.document.ceremony)
+                for key in begun.keys
+                if key.action in CREATING
+            ),
+            token_check=lambda key: token_check_value(_required(session), key.profile, key.name.label),
+        )
+
+    def _planned_users(self) -> tuple[PlannedUser, ...]:
+        if not users_exist(self.file):
+            return plan_users(self.file, None)
+        with self.open_users(users_url(self.file)) as users:
+            return plan_users(self.file, users)
+
+    def _initialise(self) -> None:
+        token = self.file.document.token
+        initialise = token.initialise
+        if initialise is None:
+            raise ConfigurationError("token.initialise: this key is required to initialise a token")
+        if initialise.create_missing_pin_files:
+            for source in (initialise.so_pin, token.user_pin):
+                path = Path(anchored(self.file, source).removeprefix("file:"))
+                if source.startswith("file:") and not path.exists():
+                    create_private_file(path, (secrets.token_urlsafe(PIN_BYTES) + "\n").encode())
+        officer = pin_source(anchored(self.file, initialise.so_pin)).read()
+        initialise_token(self.module(), token.label, officer, self.user_pin.read())
+
+
+def anchored(file: CeremonyFile, source: str) -> str:
+    """Anchor a relative ``file:`` PIN source at the ceremony's working directory."""
+    kind, _, path = source.partition(":")
+    if kind == "file" and path:
+        return f"file:{file.working_path(path)}"
+    return source
+
+
+def open_workspace(
+    ceremony: Path, directory: Path | None, *, clock: Clock, actor: str, open_users: OpenUsers
+) -> Workspace:
+    """Read a ceremony with its profiles; touches no token.
+
+    Args:
+        ceremony: the ceremony file.
+        directory: what working paths are relative to; the file's directory when None.
+        clock: seconds since the epoch.
+        actor: who acts, for the audit log.
+        open_users: opens a users database.
+
+    Raises:
+        ConfigurationError: a file cannot be read or does not fit.
+        BackendConfigurationError: the PIN source is not understood.
+    """
+    file = read_ceremony(ceremony, directory)
+    profiles = read_profiles(file.profiles_directory)
+    wanted = desired_keys(file, profiles)
+    signing_key = file.document.records.signing_key
+    if signing_key is not None:
+        known = {
+            key.name.label for key in wanted if "sign" in key.profile.usage and key.profile.type in ("rsa", "ec")
+        }
+        if signing_key not in known:
+            raise ConfigurationError(
+                f"{ceremony}: records.signing_key: {signing_key!r} is no signing key pair of this ceremony; "
+                f"allowed: {', '.join(sorted(known)) or 'none is defined'}"
+            )
+    pin = pin_source(anchored(file, file.document.token.user_pin))
+    return Workspace(file, profiles, wanted, Records(file.records_directory, clock, actor), open_users, pin)
+
+
+def _required(session: TokenSession | None) -> TokenSession:
+    if session is None:
+        raise ConfigurationError("the token does not exist yet")
+    return session
