@@ -7,13 +7,27 @@ response pairs that takes: a handshake where nothing else can protect the data, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from hsm_msl.crypto.context import CryptoContext
-from hsm_msl.errors import ErrorCode, HsmMslError, MslError, ResponseCode, UsageError
+from hsm_msl.errors import ErrorCode, MslError, ResponseCode, UsageError
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.context import MslContext
+from hsm_msl.msl.conversation import (
+    Conversation,
+    Deliver,
+    EntitySource,
+    ErrorResponseError,
+    KeyRequestSource,
+    Message,
+    Receive,
+    Response,
+    Send,
+    StreamConversation,
+    Transmit,
+    Wait,
+)
 from hsm_msl.msl.entityauth.base import LocalEntity
 from hsm_msl.msl.keyx.base import PendingKeyRequest
 from hsm_msl.msl.message.decode import SessionLookup
@@ -22,95 +36,15 @@ from hsm_msl.msl.message.header import MessageHeader, encode_header
 from hsm_msl.msl.message.reader import MessageReader
 from hsm_msl.msl.message.writer import MessageWriter
 from hsm_msl.msl.recovery import RECOVERIES, UNMATCHED_ID_CODES, Recovery
-from hsm_msl.msl.renewal import RenewalLock, Ticket
+from hsm_msl.msl.renewal import RenewalLock
+from hsm_msl.msl.renewal_rules import must_renew, renewable, user_may_renew
+from hsm_msl.msl.tokens.builder import ServiceTokenBuilder
 from hsm_msl.msl.tokens.issuer import next_long, random_long
 from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
 from hsm_msl.msl.userauth.base import UserAuthData
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES, MAX_MESSAGES
-
-UserAuthSource = Callable[[ResponseCode | None, bool], UserAuthData | None]
-"""Gives user authentication data: (the response code that asks for new data or None, whether it is required)."""
-
-KeyRequestSource = Callable[[], Sequence[PendingKeyRequest]]
-"""Makes fresh key requests, one per scheme and mechanism to offer."""
-
-EntitySource = Callable[[ResponseCode], LocalEntity | None]
-"""Gives the entity to authenticate as after an error; None when there is no other data to offer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One application message to send.
-
-    Attributes:
-        payload: the application data.
-        user: local key of the user it is sent for, or None.
-        user_auth: gives the user's authentication data when it is needed.
-        encrypted: the payload must be encrypted.
-        integrity: the payload must be integrity-protected.
-        non_replayable: the receiver must accept the message once at most.
-        request_tokens: obtain a master token (and a user ID token) with this message if there is none.
-        excluded_service_tokens: names of service tokens to leave out of this message.
-        service_tokens: service tokens to add to this message.
-    """
-
-    payload: bytes
-    user: str | None = None
-    user_auth: UserAuthSource | None = None
-    encrypted: bool = True
-    integrity: bool = True
-    non_replayable: bool = False
-    request_tokens: bool = False
-    excluded_service_tokens: frozenset[str] = frozenset()
-    service_tokens: tuple[ServiceToken, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The reply to a message.
-
-    Attributes:
-        payload: the application data.
-        header: the reply's header.
-        pairs: request and response pairs it took.
-        requests: the header of each request sent, in order.
-    """
-
-    payload: bytes
-    header: MessageHeader
-    pairs: int
-    requests: tuple[MessageHeader, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Deliver ``body`` to the server and send the whole answer into the conversation."""
-
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait until ``ticket`` is resolved, then go on; throw a timeout into the conversation when it takes too long."""
-
-    ticket: Ticket
-
-
-Conversation = Generator[Send | Wait, bytes | None, Response]
-
-
-class ErrorResponseError(HsmMslError):
-    """The server answered with an error that sending again cannot cure.
-
-    Attributes:
-        error: the error as received.
-    """
-
-    def __init__(self, error: ErrorHeader) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +119,48 @@ class MslClient:
         self._chunk_bytes = chunk_bytes
 
     def request(self, message: Message) -> Conversation:
-        """Send a message and receive its reply.
+        """Send a message and receive its reply, each request and answer as a whole.
 
         Yields:
             ``Send`` and ``Wait`` steps for the driver.
 
         Returns:
             The reply.
+
+        Raises:
+            As ``stream``.
+        """
+        conversation = self.stream(message)
+        answer: bytes | None = None
+        delivered: list[bytes] = []
+        try:
+            step = next(conversation)
+            while True:
+                reply: bytes | None = None
+                if isinstance(step, Transmit):
+                    answer = yield Send(b"".join(step.pieces))
+                elif isinstance(step, Receive):
+                    reply, answer = answer or b"", b""
+                elif isinstance(step, Deliver):
+                    delivered.append(step.data)
+                else:
+                    yield step
+                step = conversation.send(reply)
+        except StopIteration as done:
+            response: Response = done.value
+            return replace(response, payload=b"".join(delivered))
+        finally:
+            # Also when the driver gives up in the middle: the renewal lock must be let go.
+            conversation.close()
+
+    def stream(self, message: Message) -> StreamConversation:
+        """Send a message and receive its reply piece by piece.
+
+        Yields:
+            ``Transmit``, ``Receive``, ``Deliver`` and ``Wait`` steps for the driver.
+
+        Returns:
+            The reply's header and account; its data was delivered.
 
         Raises:
             ErrorResponseError: the server's error stands.
@@ -207,35 +176,41 @@ class MslClient:
             outcome: MasterToken | None = None
             try:
                 session, user_id_token, owned = yield from self._authentication(message, plan)
-                sent, body = self._assemble(message, plan, session, user_id_token, renewable=owned)
+                sent, encoded = self._assemble(message, plan, session, user_id_token, renewable=owned)
                 requests.append(sent.header)
-                reply = yield Send(body)
+                yield Transmit(self._pieces(message, sent.header, encoded))
                 reader = MessageReader(self._context, sent.lookup(self._state), sent.pending)
-                reader.feed(reply or b"")
-                reader.end_input()
-                header = reader.header()
-                if isinstance(header, MessageHeader):
-                    self._accept(message, sent, header)
-                    outcome = header.key_response.master_token if header.key_response else header.master_token
-                    if not sent.header.handshake:
-                        return Response(reader.payload(), header, len(requests), tuple(requests))
-                    plan = replace(
-                        plan, recovery=Recovery(), message_id=next_long(header.message_id), renewable=False
-                    )
+                header = yield from _header(reader)
+                if isinstance(header, ErrorHeader):
+                    failure = header
+                    repeated = self._recover(message, sent, header)
+                    if repeated is None:
+                        break
+                    plan = repeated
                     continue
-                if header is None:
-                    raise MslError(ErrorCode.MESSAGE_DATA_MISSING)
-                failure = header
-                repeated = self._recover(message, sent, header)
-                if repeated is None:
-                    break
-                plan = repeated
+                self._accept(message, sent, header)
+                outcome = header.key_response.master_token if header.key_response else header.master_token
+                if sent.header.handshake:
+                    plan = _Plan(Recovery(), plan.local, next_long(header.message_id))
+                    continue
             finally:
                 if owned:
                     self._lock.release(outcome)
+            yield from _deliver(reader, header)
+            return Response(b"", header, len(requests), tuple(requests))
         if failure is None:
             raise UsageError("a conversation ended without reply or error")
         raise ErrorResponseError(failure)
+
+    def _pieces(self, message: Message, header: MessageHeader, encoded: bytes) -> Iterator[bytes]:
+        yield encoded
+        if header.handshake:
+            return
+        writer = MessageWriter(header, chunk_bytes=self._chunk_bytes)
+        payload = message.payload
+        for piece in (payload,) if isinstance(payload, bytes) else payload():
+            yield writer.write(piece)
+        yield writer.close()
 
     def _authentication(
         self, message: Message, plan: _Plan
@@ -247,9 +222,14 @@ class MslClient:
             session = self._state.newest() if use_token else None
             token = None if session is None else session.master_token
             user_id_token = self._state.user_id_token(message.user, token) if plan.recovery.user_id_token else None
-            if not self._must_renew(message, plan, token, user_id_token, forced=forced):
-                owned = self._may_renew(message, token, user_id_token) and self._lock.try_acquire()
-                return session, user_id_token, owned
+            now = self._context.clock()
+            if not (forced or must_renew(message, plan.local, self._state, token, user_id_token, now)):
+                may = (
+                    token is None
+                    or self._renewable(token)
+                    or user_may_renew(message, self._state, user_id_token, now)
+                )
+                return session, user_id_token, may and self._lock.try_acquire()
             if self._lock.try_acquire():
                 return session, user_id_token, True
             ticket = self._lock.ticket()
@@ -261,42 +241,8 @@ class MslClient:
                 forced = False
                 use_token = True
 
-    def _must_renew(
-        self,
-        message: Message,
-        plan: _Plan,
-        token: MasterToken | None,
-        user_id_token: UserIdToken | None,
-        *,
-        forced: bool,
-    ) -> bool:
-        now = self._context.clock()
-        encrypts = token is not None or plan.local.encrypts
-        protects = token is not None or plan.local.protects_integrity
-        without_user_token = message.user is not None and user_id_token is None
-        return (
-            forced
-            or (message.encrypted and not encrypts)
-            or (message.integrity and not protects)
-            or (message.non_replayable and token is None)
-            or (token is not None and token.is_expired(self._state.remote_time(now), now))
-            or (without_user_token and not (encrypts and protects))
-            or (message.request_tokens and (token is None or without_user_token))
-        )
-
-    def _may_renew(self, message: Message, token: MasterToken | None, user_id_token: UserIdToken | None) -> bool:
-        if token is None or self._renewable(token):
-            return True
-        if message.user is None:
-            return False
-        now = self._context.clock()
-        return user_id_token is None or user_id_token.is_renewable(self._state.remote_time(now), now)
-
     def _renewable(self, token: MasterToken) -> bool:
-        now = self._context.clock()
-        if token.is_renewable(self._state.remote_time(now), now):
-            return True
-        return bool(self._renew_after) and self._state.messages(token) >= self._renew_after
+        return renewable(self._state, token, self._context.clock(), self._renew_after)
 
     def _assemble(
         self,
@@ -345,28 +291,24 @@ class MslClient:
             key_requests=tuple(request.request for request in pending),
             user_id_token=user_id_token,
             user_auth=None if delayed else user_auth,
-            service_tokens=self._service_tokens(message, token, user_id_token),
+            service_tokens=self._service_tokens(message, token, user_id_token, handshake=handshake),
         )
-        body = encode_header(header, context.local.data.identity, int(context.clock()))
+        self._state.store_service_tokens(header.service_tokens)
+        encoded = encode_header(header, context.local.data.identity, int(context.clock()))
         if token is not None:
             self._state.count_message(token)
-        writer = MessageWriter(header, chunk_bytes=self._chunk_bytes)
-        if not handshake:
-            body += writer.write(message.payload) + writer.close()
-        return _Sent(header, pending, session), body
+        return _Sent(header, pending, session), encoded
 
     def _service_tokens(
-        self, message: Message, token: MasterToken | None, user_id_token: UserIdToken | None
+        self, message: Message, token: MasterToken | None, user_id_token: UserIdToken | None, *, handshake: bool
     ) -> tuple[ServiceToken, ...]:
-        tokens = {
-            known.identity: known
-            for known in self._state.service_tokens(token, user_id_token)
-            if known.name not in message.excluded_service_tokens
-        }
-        for added in message.service_tokens:
-            added.check_binding(token, user_id_token)
-            tokens[added.identity] = added
-        return tuple(tokens.values())
+        tokens = self._state.service_tokens(token, user_id_token)
+        if message.service_tokens is None:
+            return tokens
+        keys = self._context.service_token_keys
+        builder = ServiceTokenBuilder(tokens, keys, token, user_id_token, handshake=handshake)
+        message.service_tokens(builder)
+        return builder.tokens
 
     def _check_sender(self, header: MessageHeader | ErrorHeader) -> None:
         expected = self._expected_identity
@@ -417,3 +359,31 @@ class MslClient:
             newest = self._state.newest()
             renewable = failed is None or newest is None or newest.master_token.same_as(failed)
         return _Plan(recovery, local, next_long(error.message_id), renewable)
+
+
+def _header(reader: MessageReader) -> Generator[Receive, bytes | None, MessageHeader | ErrorHeader]:
+    while True:
+        header = reader.header()
+        if header is not None:
+            return header
+        data = yield Receive()
+        if data:
+            reader.feed(data)
+        else:
+            reader.end_input()
+
+
+def _deliver(reader: MessageReader, header: MessageHeader) -> Generator[Receive | Deliver, bytes | None, None]:
+    while not reader.finished:
+        piece = reader.chunk()
+        if piece:
+            yield Deliver(header, piece)
+        elif piece is None and not reader.finished:
+            data = yield Receive()
+            if data:
+                reader.feed(data)
+            else:
+                reader.end_input()
+
+
+__all__ = ["ErrorResponseError", "Message", "MslClient", "Response", "Send", "Wait"]

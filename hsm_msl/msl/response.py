@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from hsm_msl.crypto.context import CryptoContext
-from hsm_msl.crypto.null import NullContext
-from hsm_msl.errors import ErrorCode, MslError, UsageError
+from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.keyx.base import KeyResponse, Requester, respond
 from hsm_msl.msl.message.capabilities import intersection
 from hsm_msl.msl.message.header import MessageHeader
+from hsm_msl.msl.tokens.builder import ServiceTokenBuilder, ServiceTokenUpdate
 from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long
 from hsm_msl.msl.tokens.master_token import MasterToken
-from hsm_msl.msl.tokens.service_token import ServiceToken, make_service_token
+from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceTokenChange:
-    """One change of the service tokens a response carries.
-
-    Attributes:
-        name: the token's name.
-        data: new contents, or None to leave the token out of this response; empty tells the client to forget it.
-        master_bound: bind to the master token.
-        user_bound: bind to the user ID token and the master token.
-        encrypted: encrypt the contents.
-        compression: algorithm to try.
-    """
-
-    name: str
-    data: bytes | None
-    master_bound: bool = False
-    user_bound: bool = False
-    encrypted: bool = True
-    compression: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +24,13 @@ class Requirements:
         encrypted: the reply's payload must be encrypted.
         integrity: the reply's payload must be integrity-protected.
         user: issue a user ID token for this user, who the application authenticated itself.
-        service_tokens: changes of the service tokens the client keeps.
+        service_tokens: changes the service tokens the client keeps.
     """
 
     encrypted: bool = False
     integrity: bool = False
     user: str | None = None
-    service_tokens: tuple[ServiceTokenChange, ...] = field(default=())
+    service_tokens: ServiceTokenUpdate | None = None
 
 
 NO_REQUIREMENTS = Requirements()
@@ -103,7 +80,6 @@ def build_response(
 
     Raises:
         MslError: the key exchange failed, a token cannot be renewed, or the requirements cannot be met.
-        UsageError: a service token was asked for whose keys are not configured.
         BackendError, StoreError: no answer.
     """
     check_requirements(context, request, requirements)
@@ -131,9 +107,7 @@ def build_response(
         key_response=key_response,
         user_id_token=user_id_token,
         user=request.user,
-        service_tokens=_service_tokens(
-            context, request.service_tokens, requirements.service_tokens, reference, user_id_token
-        ),
+        service_tokens=_service_tokens(context, request, requirements, reference, user_id_token),
     )
 
 
@@ -169,35 +143,15 @@ def _user_id_token(
 
 def _service_tokens(
     context: MslContext,
-    echoed: Iterable[ServiceToken],
-    changes: Iterable[ServiceTokenChange],
+    request: MessageHeader,
+    requirements: Requirements,
     master: MasterToken | None,
     user_id_token: UserIdToken | None,
 ) -> tuple[ServiceToken, ...]:
-    tokens = {token.identity: token for token in echoed}
-    for token in tokens.values():
+    for token in request.service_tokens:
         token.check_binding(master, user_id_token)
-    for change in changes:
-        bound_master = master if change.master_bound or change.user_bound else None
-        bound_user = user_id_token if change.user_bound else None
-        identity = (change.name, change.master_bound or change.user_bound, change.user_bound)
-        if change.data is None:
-            tokens.pop(identity, None)
-            continue
-        if (identity[1] and master is None) or (identity[2] and user_id_token is None):
-            raise MslError(ErrorCode.RESPONSE_REQUIRES_MASTERTOKEN, "a service token needs a token to be bound to")
-        keys: CryptoContext | None = NullContext()
-        if change.data:
-            keys = context.service_token_keys.get(change.name) or context.service_token_keys.get("")
-        if keys is None:
-            raise UsageError(f"no keys are configured for service token {change.name!r}")
-        tokens[identity] = make_service_token(
-            change.name,
-            change.data,
-            keys,
-            master_token=bound_master,
-            user_id_token=bound_user,
-            encrypted=change.encrypted and bool(change.data),
-            algorithm=change.compression,
-        )
-    return tuple(tokens.values())
+    if requirements.service_tokens is None:
+        return request.service_tokens
+    builder = ServiceTokenBuilder(request.service_tokens, context.service_token_keys, master, user_id_token)
+    requirements.service_tokens(builder)
+    return builder.tokens
