@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hsm_msl.crypto.token_keys import TokenKeys
+from hsm_msl.errors import ErrorCode
 from hsm_msl.msl.entityauth.base import EntityAuthSchemes, LocalEntity
 from hsm_msl.msl.keyx.base import KeyExchanges
 from hsm_msl.msl.message.capabilities import Capabilities
@@ -37,6 +39,7 @@ class MslContext:
         random: cryptographic randomness.
         capabilities: what this side can read, or None to publish nothing.
         peer_to_peer: whether both ends issue tokens.
+        user_text: gives the text of an error for a user, in the best of the languages that there is, or None.
     """
 
     local: LocalEntity
@@ -55,3 +58,4 @@ class MslContext:
     service_token_keys: ServiceTokenKeys = field(default_factory=dict)
     service_token_cache: TokenCache = field(default_factory=lambda: TokenCache(0))
     peer_to_peer: bool = False
+    user_text: Callable[[ErrorCode, Sequence[str]], str | None] | None = None

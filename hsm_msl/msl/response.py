@@ -10,7 +10,7 @@ from hsm_msl.msl.keyx.base import KeyResponse, Requester, respond
 from hsm_msl.msl.message.capabilities import intersection
 from hsm_msl.msl.message.header import MessageHeader
 from hsm_msl.msl.tokens.builder import ServiceTokenBuilder, ServiceTokenUpdate
-from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long
+from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long, random_long
 from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
@@ -84,18 +84,62 @@ def build_response(
     """
     check_requirements(context, request, requirements)
     now = context.clock()
-    # A client that goes on after a handshake may carry the token in its key response.
-    master = request.master_token if request.key_response is None else request.key_response.master_token
     key_response = _exchange_keys(context, issuer, request, now)
-    reference = master if key_response is None else key_response.master_token
+    reference = _master_token(request) if key_response is None else key_response.master_token
     user_id_token = _user_id_token(issuer, request, reference, now)
     if requirements.user is not None and user_id_token is None and reference is not None:
         user_id_token = issuer.create_user_id_token(requirements.user, reference)
+    message_id = next_long(request.message_id)
+    return _header(context, request, requirements, message_id, key_response, user_id_token)
+
+
+def build_push(
+    context: MslContext, request: MessageHeader, requirements: Requirements = NO_REQUIREMENTS
+) -> MessageHeader:
+    """Decide everything about a message the server sends unasked; it issues and renews nothing.
+
+    Args:
+        context: the server.
+        request: the message that opened the connection.
+        requirements: what the message needs; a user cannot be issued this way.
+
+    Returns:
+        The header, with a random message ID, so that the same push can be sent more than once.
+
+    Raises:
+        MslError: the requirements cannot be met without a key exchange.
+        BackendError: no answer.
+    """
+    keyed = _master_token(request) is not None
+    if requirements.integrity and not (keyed or context.local.protects_integrity):
+        raise MslError(ErrorCode.RESPONSE_REQUIRES_INTEGRITY_PROTECTION)
+    if requirements.encrypted and not (keyed or context.local.encrypts):
+        raise MslError(ErrorCode.RESPONSE_REQUIRES_ENCRYPTION)
+    if requirements.user is not None and request.user_id_token is None:
+        raise MslError(ErrorCode.RESPONSE_REQUIRES_MASTERTOKEN)
+    return _header(context, request, requirements, random_long(context.random), None, request.user_id_token)
+
+
+def _master_token(request: MessageHeader) -> MasterToken | None:
+    """Return what protects the answer; a client that goes on after a handshake carries it in its key response."""
+    return request.master_token if request.key_response is None else request.key_response.master_token
+
+
+def _header(
+    context: MslContext,
+    request: MessageHeader,
+    requirements: Requirements,
+    message_id: int,
+    key_response: KeyResponse | None,
+    user_id_token: UserIdToken | None,
+) -> MessageHeader:
+    master = _master_token(request)
+    reference = master if key_response is None else key_response.master_token
     header_context = context.local.context
     if master is not None and master.context is not None:
         header_context = master.context
     return MessageHeader(
-        message_id=next_long(request.message_id),
+        message_id=message_id,
         renewable=False,
         context=header_context,
         payload_context=(key_response and key_response.master_token.context) or header_context,
@@ -120,7 +164,7 @@ def _exchange_keys(
     identity = request.identity or ""
     if master is not None:
         expired = master.is_expired(None, now)
-        if not expired and not (master.is_renewable(None, now) and issuer.renews(identity)):
+        if not expired and not (master.is_renewable(None, now) and issuer.renews_now(identity)):
             return None
     return respond(
         context.key_exchanges, request.key_requests, Requester(identity, master), issuer, context.authorization

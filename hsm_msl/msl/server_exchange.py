@@ -23,7 +23,7 @@ from hsm_msl.msl.message.error_header import encode_error_header
 from hsm_msl.msl.message.header import MessageHeader, encode_header
 from hsm_msl.msl.message.reader import MessageReader
 from hsm_msl.msl.message.writer import MessageWriter
-from hsm_msl.msl.response import NO_REQUIREMENTS, Requirements, build_response, check_requirements
+from hsm_msl.msl.response import NO_REQUIREMENTS, Requirements, build_push, build_response, check_requirements
 from hsm_msl.msl.server_checks import check_received
 from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long, random_long
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES
@@ -202,6 +202,24 @@ class ServerExchange:
         self._writer = MessageWriter(response, chunk_bytes=self._chunk_bytes, text=text)
         return encoded
 
+    def push(self, requirements: Requirements = NO_REQUIREMENTS, *, text: bool = False) -> bytes:
+        """Return the header of a message sent unasked on the same connection; may be called again after ``close``.
+
+        Args:
+            requirements: what the message needs.
+            text: whether the payload is UTF-8 text.
+
+        Raises:
+            UsageError: there is no request yet.
+            MslError, BackendError: give it to ``failure``.
+        """
+        if self.header is None:
+            raise UsageError("there is no request that opened the connection")
+        header = build_push(self._context, self.header, requirements)
+        encoded = encode_header(header, self._context.local.data.identity, int(self._context.clock()))
+        self._writer = MessageWriter(header, chunk_bytes=self._chunk_bytes, text=text)
+        return encoded
+
     def write(self, data: bytes) -> bytes:
         """Return the chunks that became full. Raises UsageError before ``respond``, MslError, BackendError."""
         if self._writer is None:
@@ -256,6 +274,11 @@ class ServerExchange:
         return self._error(error.code, error.detail)
 
     def _error(self, code: ErrorCode, detail: str) -> bytes:
+        context = self._context
         known = self._reader.message_id
-        answer_id = random_long(self._context.random) if known is None else next_long(known)
-        return encode_error_header(self._context, answer_id, code, f"{code.name}: {detail}" if detail else code.name)
+        answer_id = random_long(context.random) if known is None else next_long(known)
+        capabilities = None if self.header is None else self.header.capabilities
+        languages = () if capabilities is None else capabilities.languages
+        user_text = None if context.user_text is None else context.user_text(code, languages)
+        text = f"{code.name}: {detail}" if detail else code.name
+        return encode_error_header(context, answer_id, code, text, user_text)

@@ -31,12 +31,15 @@ class TokenPolicy:
         lifetime: seconds after issue at which it expires; not less than ``renewal_window``.
         unanswered_limit: renewals in a row whose answer the client seems to have lost.
         renews: tells whether tokens of an entity are renewed inside their window at all.
+        defers: tells whether renewals that can wait should, because the server is under load; a token past its
+            expiration is renewed all the same.
     """
 
     renewal_window: int = 3600
     lifetime: int = 86400
     unanswered_limit: int = 5
     renews: Callable[[str], bool] = lambda identity: True  # noqa: ARG005 - the default looks at nobody
+    defers: Callable[[], bool] = lambda: False
 
 
 def random_long(random: RandomBytes) -> int:
@@ -140,9 +143,9 @@ class TokenIssuer:
         """
         replay.accept(self._replays, _identity(token), token.serial_number, received)
 
-    def renews(self, identity: str) -> bool:
-        """Tell whether this entity's tokens are renewed inside their window."""
-        return self._policy.renews(identity)
+    def renews_now(self, identity: str) -> bool:
+        """Tell whether this entity's tokens are renewed inside their window, and this server has the time to."""
+        return self._policy.renews(identity) and not self._policy.defers()
 
     def create_master_token(
         self, identity: str, keys: SymmetricKeys, issuer_data: Mapping[str, object] | None = None
