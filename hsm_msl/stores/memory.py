@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from hsm_msl.ports import Clock, RenewalState
+from hsm_msl.stores.revocation import Key, Revocation, Subject
 from hsm_msl.stores.users import UserRecord
 
 Value = TypeVar("Value")
@@ -72,6 +73,47 @@ class MemoryRenewalStore:
         """Drop what was last touched before a time, in seconds since the epoch, and return how many."""
         with self._lock:
             return _prune(self._states, before)
+
+
+class MemoryRevocations:
+    """A ``Revocations`` port for the threads of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._revocations: dict[Key, Revocation] = {}
+
+    def entity_revoked(self, identity: str) -> bool:
+        """Tell whether the entity may no longer speak."""
+        return Revocation(Subject.ENTITY, identity).key in self._revocations
+
+    def master_token_revoked(self, identity: str, serial: int) -> bool:
+        """Tell whether this master token, or every one of its entity, is revoked."""
+        return self._token_revoked(Subject.ENTITY, identity, serial)
+
+    def user_id_token_revoked(self, user: str, serial: int) -> bool:
+        """Tell whether this user ID token, or its user, is revoked."""
+        return self._token_revoked(Subject.USER, user, serial)
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Take something back; a repeated call renews reason and time."""
+        with self._lock:
+            self._revocations.pop(revocation.key, None)
+            self._revocations[revocation.key] = replace(revocation, since=int(self._clock()))
+
+    def withdraw(self, revocation: Revocation) -> bool:
+        """End a revocation, found by subject, name and serial number; False when none is in force."""
+        with self._lock:
+            return self._revocations.pop(revocation.key, None) is not None
+
+    def in_force(self, start: int = 0, limit: int = 1000) -> Sequence[Revocation]:
+        """Return up to ``limit`` revocations from position ``start``, oldest first."""
+        with self._lock:
+            return list(self._revocations.values())[start : start + limit]
+
+    def _token_revoked(self, subject: Subject, name: str, serial: int) -> bool:
+        keys = (Revocation(subject, name).key, Revocation(subject, name, serial).key)
+        return any(key in self._revocations for key in keys)
 
 
 class MemoryUserRecords:

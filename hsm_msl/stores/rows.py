@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Table
+from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from hsm_msl.stores.sql import Database
 
@@ -25,3 +26,10 @@ def insert_or_replace(database: Database, table: Table) -> Insert:
     keys = [column.name for column in table.primary_key]
     rest = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
     return statement.on_conflict_do_update(index_elements=keys, set_=rest)
+
+
+def count_up(database: Database, table: Table, counter: Column[int]) -> ReturningInsert[int]:
+    """Return an insert that starts a counter at 1, or adds 1 to the row that is there, and returns the number."""
+    statement = _insert(database, table).values({counter.name: 1})
+    keys = [column.name for column in table.primary_key]
+    return statement.on_conflict_do_update(index_elements=keys, set_={counter.name: counter + 1}).returning(counter)

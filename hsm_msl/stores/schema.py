@@ -69,7 +69,7 @@ USERS = _table(
 SCHEME_RULE = _table(
     "scheme_rule",
     Column("entity", NameText, primary_key=True),
-    Column("pattern", Integer, nullable=False, index=True),
+    Column("pattern", Integer, primary_key=True, autoincrement=False, index=True),
     Column("entity_schemes", String),
     Column("user_schemes", String),
     Column("key_exchanges", String),

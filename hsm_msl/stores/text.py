@@ -29,9 +29,12 @@ class NameText(TypeDecorator[str]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """Return the name, or the digest form of a long one."""
         del dialect
-        if value is None or "\\" not in value or value.startswith("\\#"):
-            return value
-        return _name(value)
+        return None if value is None else _read(value)
+
+
+def as_read_back(name: str) -> str:
+    """Return what a ``NameText`` column gives back for a name: itself, or the digest form of a long one."""
+    return name if len(name) <= MAX_KEY_BYTES // 4 and name.isascii() else _read(_stored(name))
 
 
 def _stored(name: str) -> str:
@@ -43,7 +46,9 @@ def _stored(name: str) -> str:
     return text if len(data) <= MAX_KEY_BYTES else "\\#" + hashlib.sha256(data).hexdigest()
 
 
-def _name(stored: str) -> str:
+def _read(stored: str) -> str:
+    if "\\" not in stored or stored.startswith("\\#"):
+        return stored
     parts = stored.split("\\\\")
     plain = []
     for part in parts:
