@@ -105,6 +105,18 @@ class CeremonyBench:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
+    def script(self, lines: str, *arguments: str | Path) -> Outcome:
+        """Run Python lines that use the package itself, as ``sys.argv[1:]`` sees the arguments."""
+        done = subprocess.run(
+            [sys.executable, "-c", lines, *map(str, arguments)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            cwd=self.work,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
     def apply(self, ceremony: Path, *arguments: str) -> Outcome:
         outcome = self.run("apply", ceremony, *arguments)
         assert outcome.code == 0, outcome.err

@@ -109,17 +109,27 @@ class AuditLog:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from error
-        with os.fdopen(descriptor, "r+b") as file:
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             last = _last_record(self._path)
             sequence = last.sequence + 1 if last else 1
             previous = last.hash if last else START
             record = AuditRecord(sequence, self._now(), event, self._actor, details(sequence, previous), previous)
             record = msgspec.structs.replace(record, hash=record_hash(record))
-            file.write(msgspec.json.encode(record, order="deterministic") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            self._write(file.fileno(), msgspec.json.encode(record, order="deterministic") + b"\n")
         return record
+
+    def _write(self, descriptor: int, line: bytes) -> None:
+        size = os.fstat(descriptor).st_size
+        try:
+            whole = os.write(descriptor, line) == len(line)
+            os.fsync(descriptor)
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from error
+        if not whole:
+            os.ftruncate(descriptor, size)
+            raise ConfigurationError(f"{self._path}: cannot be written: the medium is full")
 
 
 def read_records(path: Path) -> Iterator[AuditRecord]:

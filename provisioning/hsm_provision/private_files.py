@@ -32,10 +32,17 @@ def create_private_file(path: Path, content: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be created: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+            written = file.tell()
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from error
+    if written != len(content):
+        path.unlink(missing_ok=True)
+        raise ConfigurationError(f"{path}: cannot be written: the medium is full")
 
 
 def replace_private_file(path: Path, content: bytes) -> None:

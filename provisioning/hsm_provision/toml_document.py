@@ -62,7 +62,7 @@ def _explain(message: str, kind: type[msgspec.Struct]) -> str:
     where = _WHERE.search(message)
     path = where["path"] if where else "$"
     problem = message[: where.start()] if where else message
-    steps = [step[0] or "[]" for step in _STEP.findall(path)]
+    steps = [step or "[]" for step in _STEP.findall(path)]
     target = _resolve(shape.type_info(kind), steps)
     location = path.removeprefix("$").removeprefix(".")
     unknown = _UNKNOWN.search(problem)
