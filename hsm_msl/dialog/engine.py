@@ -1,0 +1,168 @@
+"""The engine of one service's dialogs: pure, driven from outside by calls, bytes and time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hsm_msl.dialog.authenticating import Authenticator
+from hsm_msl.dialog.context import Caches, CacheSizes, Context
+from hsm_msl.dialog.delivery import Delivery
+from hsm_msl.dialog.identity import LocalService
+from hsm_msl.dialog.inbound import InboundKeys
+from hsm_msl.dialog.lifecycle import Lifecycle
+from hsm_msl.dialog.names import FINAL, ID_SIZE, Kind, Reason
+from hsm_msl.dialog.outbound import OutboundKeys
+from hsm_msl.dialog.policy import peer_overdue
+from hsm_msl.dialog.receiving import Receiver
+from hsm_msl.dialog.sealing import Sealer
+from hsm_msl.dialog.sending import Sender
+from hsm_msl.dialog.session import Outcome, Outgoing
+from hsm_msl.dialog_ports import IncarnationMirror
+from hsm_msl.dialog_records import DialogStore, DialogTransaction, EndpointRecord
+from hsm_msl.ports import Clock, RandomBytes
+
+PROBE_AGAIN = 4.0
+_PASS = 64
+
+
+class DialogEngine:
+    """Everything a service does with its dialogs; holds nothing that a restart would lose.
+
+    Args:
+        local: the service with its key handles.
+        store: where dialogs live; several engines may share it.
+        clock: seconds since the Unix epoch, never running backwards (SteadyClock).
+        random: cryptographic bytes.
+        sizes: most entries of the caches.
+    """
+
+    def __init__(
+        self,
+        local: LocalService,
+        store: DialogStore,
+        clock: Clock,
+        random: RandomBytes,
+        sizes: CacheSizes | None = None,
+    ) -> None:
+        self.context = Context(local, store, clock, random, Caches.of(sizes or CacheSizes()))
+        inbound, self._outbound = InboundKeys(self.context), OutboundKeys(self.context)
+        self._sealer = Sealer(self.context, inbound, self._outbound)
+        self._lifecycle = Lifecycle(self.context, self._sealer)
+        self._sender = Sender(self.context, self._outbound, self._sealer, self._lifecycle)
+        authenticator = Authenticator(self.context, inbound, self._outbound)
+        self._receiver = Receiver(
+            self.context, authenticator, self._outbound, self._sealer, self._lifecycle, self._sender
+        )
+        self._delivery = Delivery(self.context, inbound, self._lifecycle)
+        # The verbs of the parts are the verbs of the engine.
+        self.send = self._sender.send
+        self.end = self._sender.end
+        self.shift = self._sender.shift
+        self.receive = self._receiver.receive
+        self.take = self._delivery.take
+
+    @property
+    def counted(self) -> Counter[str]:
+        """What happened so far, by name, for metrics."""
+        return self.context.counted
+
+    def begin(self, tx: DialogTransaction, remote: str, lifetime: int = 86400, contract: str = "") -> EndpointRecord:
+        """Begin a dialog with another service. Raises UsageError, StoreError; see ``Lifecycle.begin``."""
+        return self._lifecycle.begin(tx, remote, lifetime, contract)
+
+    def fail(
+        self, tx: DialogTransaction, dialog: bytes, side: int, outcome: Outcome, reason: Reason = Reason.OPERATOR
+    ) -> None:
+        """Fail a dialog on the application's or the operator's word.
+
+        Raises DialogNotFoundError, DialogFailedError, DialogClosedError, StoreError.
+        """
+        state = self._lifecycle.load_live(tx, dialog, side)
+        self._lifecycle.fail(tx, state, reason, outcome, self._lifecycle.now(state))
+        tx.save_endpoint(state)
+
+    def transmit(self, limit: int = _PASS) -> list[Outgoing]:
+        """Take due packets out of the outbox in a transaction of its own; send them now that it is committed.
+
+        Raises BackendError, StoreError; then nothing was taken.
+        """
+        with self.context.store.transaction() as tx:
+            return self._sender.transmit(tx, limit)
+
+    def tick(self) -> Outcome:
+        """Do what time demands: lifetimes, policies, probes, waiting messages, tombstones.
+
+        Raises BackendError, StoreError; then nothing was done.
+        """
+        outcome = Outcome()
+        with self.context.store.transaction() as tx:
+            now = self.context.clock()
+            for dialog, side in tx.attention(self.context.local.name, now, _PASS):
+                state = tx.endpoint(dialog, side)
+                if state is not None and state.state not in FINAL:
+                    self._attend(tx, state, outcome)
+                    tx.save_endpoint(state)
+            tx.purge(now, _PASS)
+        return outcome
+
+    def rotate_kek(self, tx: DialogTransaction, remote: str) -> None:
+        """Let new session keys for a service use a new key exchange key. Raises StoreError."""
+        tx.retire_keks(self.context.local.name, remote)
+
+    def check_incarnation(self, node: str, mirror: IncarnationMirror) -> bool:
+        """Compare the store's incarnation with its mirror and renew both; call at start and every minute.
+
+        After a restore of the store from a backup the two differ: every dialog that may still send then begins a
+        generation far ahead and asks its peer where it stands before it sends (section 8). A crash between the two
+        writes has the same effect and harms nothing.
+
+        Args:
+            node: name of this process's mirror.
+            mirror: the value kept outside the backup.
+
+        Returns whether a restore was seen. Raises StoreError, BackendError.
+        """
+        value = self.context.random(ID_SIZE)
+        with self.context.store.transaction() as tx:
+            restored = tx.incarnation(node) != mirror.read()
+            if restored:
+                for dialog, side in tx.open_sides(self.context.local.name):
+                    state = tx.endpoint(dialog, side)
+                    if state is not None:
+                        state.recovering = 1
+                        state.probe_at = state.attention_at = 0.0
+                        tx.save_endpoint(state)
+            tx.set_incarnation(node, value)
+        mirror.write(value)
+        return restored
+
+    def _attend(self, tx: DialogTransaction, state: EndpointRecord, outcome: Outcome) -> None:
+        now = self._lifecycle.now(state)
+        binding = self.context.binding(tx, state.remote, now)
+        if now >= state.expires_at:
+            self._lifecycle.fail(tx, state, Reason.LIFETIME, outcome, now)
+            return
+        if state.recovering == 1:
+            self._sender.recover(tx, state, now)
+        self._sender.flush(tx, state, outcome, now)
+        if state.state in FINAL:
+            return
+        policy = binding.policy if binding is not None else None
+        watching = policy is not None and policy.active and state.in_generation > 0
+        if policy is not None and watching and peer_overdue(policy, state, now):
+            self._lifecycle.fail(tx, state, Reason.POLICY_SHIFT_MISSING, outcome, now)
+            return
+        aged = (
+            policy is not None
+            and policy.peer_must_shift is not None
+            and watching
+            and now - state.in_since >= 0.75 * policy.peer_must_shift
+        )
+        if (state.recovering == 2 or aged) and now >= state.probe_at:
+            probe = self._sealer.system(tx, state, Kind.PROBE, (), now)
+            state.probe_at = now + PROBE_AGAIN
+            if probe is not None:
+                outcome.outgoing.append(Outgoing(state.remote, probe))
+        elif state.recovering == 1:
+            state.probe_at = now + PROBE_AGAIN
+        self._lifecycle.timer(state, policy)

@@ -1,0 +1,178 @@
+"""Finds the session key of a received packet: cache, then headers, then the store (dialog section 5, steps 2-5)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hsm_msl.dialog.context import FAILURE_SECONDS, KEK_SECONDS, SESSION_KEY_SECONDS, Context, KekEntry
+from hsm_msl.dialog.errors import KeysNeededError, KeyUnusableError, PacketError, PeerRejectedError
+from hsm_msl.dialog.exchange import open_kek, verify_pair
+from hsm_msl.dialog.headers import DskHeader, dsk_id, kek_id, parse_dsk, parse_pair
+from hsm_msl.dialog.names import Cause
+from hsm_msl.dialog.packet import Core, Ext
+from hsm_msl.dialog.session import SessionKey
+from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
+from hsm_msl.dialog_records import DialogTransaction, InboundDskRow
+from hsm_msl.errors import DataRejectedError
+
+
+class InboundKeys:
+    """The peer's session keys.
+
+    Args:
+        context: the engine's parts.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def cached(self, core: Core, now: float) -> SessionKey | None:
+        """Return the session key of a packet when it is at hand; headers are then not even looked at."""
+        found = self._context.caches.session_keys.get(core.dsk_id, now)
+        if found is None or not _fits(found, core):
+            return None
+        return found
+
+    def find(self, tx: DialogTransaction, core: Core, ext: Ext, now: float) -> SessionKey:
+        """Return the session key of a packet.
+
+        Args:
+            tx: where earlier headers are kept.
+            core: the packet's core.
+            ext: the packet's extensions, for attached headers.
+            now: seconds since the Unix epoch.
+
+        Raises KeysNeededError, PacketError, PeerRejectedError, RewrapNeededError, KeyUnusableError as the headers
+        deserve, and BackendError or StoreError when there was no answer.
+        """
+        found = self.cached(core, now)
+        if found is not None:
+            return found
+        if ext.dsk is not None:
+            return self._open(tx, core, ext.dsk, ext.rewrap, ext, now)
+        for row in tx.inbound_dsks(core.dialog, 1 - core.direction):
+            if row.dsk_id == core.dsk_id:
+                return self.stored(tx, row, core.suite, now)
+        raise KeysNeededError("no header for this session key")
+
+    def stored(self, tx: DialogTransaction, row: InboundDskRow, suite: int, now: float) -> SessionKey:
+        """Return the session key of a stored header. Raises as ``find``."""
+        found = self._context.caches.session_keys.get(row.dsk_id, now)
+        if found is not None:
+            return found
+        header = parse_dsk(row.header)
+        core = Core(
+            dialog=row.dialog,
+            direction=header.direction,
+            kind=1,
+            seq=header.first_seq,
+            generation=row.generation,
+            dsk_id=row.dsk_id,
+            suite=suite,
+            expiry=0,
+        )
+        rewrap = (row.kek_id, row.rewrap) if row.rewrap else None
+        return self._open(tx, core, row.header, rewrap, Ext(), now)
+
+    def _open(
+        self,
+        tx: DialogTransaction,
+        core: Core,
+        header_bytes: bytes,
+        rewrap: tuple[bytes, bytes] | None,
+        ext: Ext,
+        now: float,
+    ) -> SessionKey:
+        context = self._context
+        if dsk_id(header_bytes) != core.dsk_id:
+            raise PacketError("session key header is not the one the packet names")
+        header = parse_dsk(header_bytes)
+        if (header.dialog, header.direction, header.generation) != (core.dialog, core.direction, core.generation):
+            raise PacketError("session key header belongs to another dialog, direction or generation")
+        wanted, wrapped = rewrap if rewrap is not None else (header.kek_id, header.wrapped)
+        failure = hashlib.sha256(wanted + wrapped + core.dsk_id).digest()
+        if context.caches.failures.get(failure, now):
+            context.counted["negative_hits"] += 1
+            raise PeerRejectedError("this session key header failed a moment ago")
+        entry = self._kek(tx, wanted, ext, now)
+        claim = entry.verified.pair.authentication
+        if claim.suite != core.suite:
+            raise PacketError("suite is not the one that was signed")
+        try:
+            context.counted["session_keys_unwrapped"] += 1
+            secret = entry.handle.unwrap(wrapped)
+            keys = DirectionKeys(secret, self._binding(header, claim.sender, entry))
+        except DataRejectedError as error:
+            context.caches.failures.put(failure, True, now + FAILURE_SECONDS)
+            # Anyone can put a header of their own making beside captured ones: not the peer's doing.
+            raise KeyUnusableError(failure, attributable=False) from error
+        session = SessionKey(
+            keys=keys,
+            suite=core.suite,
+            dialog=header.dialog,
+            direction=header.direction,
+            generation=header.generation,
+            dsk_id=core.dsk_id,
+            sender=claim.sender,
+            first_seq=header.first_seq,
+            cause=Cause(header.cause),
+            kek_id=header.kek_id,
+            signing_cert=claim.signing_cert,
+            header=header_bytes,
+            rewrap=rewrap,
+            pair_header=entry.pair_header,
+            kek_header=entry.kek_header,
+            kek_not_after=claim.not_after,
+        )
+        context.caches.session_keys.put(core.dsk_id, session, now + SESSION_KEY_SECONDS)
+        return session
+
+    def _binding(self, header: DskHeader, sender: str, entry: KekEntry) -> KeyBinding:
+        local = self._context.local.name
+        initiator, target = (sender, local) if header.direction == 0 else (local, sender)
+        return KeyBinding(
+            header.dialog,
+            initiator,
+            target,
+            header.direction,
+            header.generation,
+            header.kek_id,
+            entry.verified.suite,
+        )
+
+    def _kek(self, tx: DialogTransaction, wanted: bytes, ext: Ext, now: float) -> KekEntry:
+        context = self._context
+        entry = context.caches.inbound_keks.get(wanted, now)
+        if entry is not None:
+            return entry
+        pair_header, kek_header = ext.pair, ext.kek
+        if pair_header is None or kek_header is None or kek_id(kek_header) != wanted:
+            row = tx.inbound_kek(wanted)
+            if row is None:
+                raise KeysNeededError("no header for this key exchange key")
+            pair_header, kek_header = row.pair_header, row.kek_header
+        failure = hashlib.sha256(pair_header + kek_header).digest()
+        if context.caches.failures.get(failure, now):
+            context.counted["negative_hits"] += 1
+            raise PeerRejectedError("these headers failed a moment ago")
+        sender = parse_pair(pair_header).authentication.sender
+        try:
+            verified = verify_pair(context.local.name, pair_header, kek_header, context.binding(tx, sender, now), now)
+            context.counted["keks_unwrapped"] += 1
+            handle = open_kek(context.local, verified)
+        except KeyUnusableError:
+            context.caches.failures.put(failure, True, now + FAILURE_SECONDS)
+            raise
+        entry = KekEntry(handle, verified, pair_header, kek_header)
+        until = min(float(verified.pair.authentication.not_after), now + KEK_SECONDS)
+        context.caches.inbound_keks.put(wanted, entry, until)
+        return entry
+
+
+def _fits(session: SessionKey, core: Core) -> bool:
+    return (
+        session.dialog == core.dialog
+        and session.direction == core.direction
+        and session.generation == core.generation
+        and session.suite == core.suite
+    )

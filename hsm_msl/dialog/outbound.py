@@ -1,0 +1,246 @@
+"""Makes, keeps and reloads the keys of what this side sends (dialog sections 2 and 6)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hsm_msl.dialog.binding import Binding, CertificateFacts
+from hsm_msl.dialog.context import KEK_SECONDS, SESSION_KEY_SECONDS, Context
+from hsm_msl.dialog.errors import KeyUnusableError
+from hsm_msl.dialog.exchange import make_kek
+from hsm_msl.dialog.headers import DskHeader, dsk_id, kek_id, parse_dsk
+from hsm_msl.dialog.names import CLOCK_SKEW, SESSION_KEY_SIZE, Cause
+from hsm_msl.dialog.session import SessionKey
+from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
+from hsm_msl.dialog.suites import Suite, suite_of
+from hsm_msl.dialog_records import DialogTransaction, EndpointRecord, OutboundDskRow, OutboundKekRow
+from hsm_msl.errors import DataRejectedError
+from hsm_msl.ports import WrappingKey
+
+
+class OutboundKeys:
+    """Own session keys and key exchange keys.
+
+    Args:
+        context: the engine's parts.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def begin(
+        self,
+        tx: DialogTransaction,
+        state: EndpointRecord,
+        binding: Binding,
+        recipient: CertificateFacts,
+        cause: Cause,
+        now: float,
+        *,
+        jump: int = 1,
+    ) -> SessionKey:
+        """Begin a new generation: a fresh session key under the pair's key exchange key, without asking the peer.
+
+        Args:
+            tx: where the wrapped key is kept.
+            state: this side; its outbound generation advances.
+            binding: the agreement with the peer.
+            recipient: the peer's encryption certificate.
+            cause: why.
+            now: seconds since the Unix epoch.
+            jump: how far the generation advances.
+
+        Raises BackendError when a key operation gave no result, DataRejectedError for a bad certificate, StoreError.
+        """
+        context = self._context
+        suite = suite_of(binding.suites[0])
+        kek, handle = self._kek(tx, state, binding, recipient, suite, now)
+        secret = context.random(SESSION_KEY_SIZE)
+        generation = state.out_generation + jump
+        header = DskHeader(
+            kek_id=kek.kek_id,
+            dialog=state.dialog,
+            direction=state.side,
+            generation=generation,
+            first_seq=state.next_out,
+            cause=cause,
+            wrapped=handle.wrap(secret),
+        ).encode()
+        row = OutboundDskRow(
+            state.dialog,
+            state.side,
+            generation,
+            dsk_id(header),
+            suite.number,
+            kek.kek_id,
+            header,
+            context.local.storage.wrap(secret),
+            b"",
+            b"",
+        )
+        tx.put_outbound_dsk(row)
+        tx.count_wrap(kek.kek_id)
+        state.out_generation = generation
+        state.out_oldest = state.out_oldest or generation
+        state.out_first_seq = state.next_out
+        state.out_since = now
+        state.out_messages = state.out_bytes = 0
+        state.pending_cause = 0
+        context.counted["own_shifts" if cause is not Cause.START else "own_starts"] += 1
+        return self._session(state, row, kek, secret, now)
+
+    def load(self, tx: DialogTransaction, state: EndpointRecord, generation: int, now: float) -> SessionKey | None:
+        """Return an own session key, or None when it was dropped.
+
+        Raises KeyUnusableError when the storage key refuses what rests in the store, BackendError, StoreError.
+        """
+        row = tx.outbound_dsk(state.dialog, state.side, generation)
+        return None if row is None else self._load(tx, state, row, now)
+
+    def by_id(self, tx: DialogTransaction, state: EndpointRecord, wanted: bytes, now: float) -> SessionKey | None:
+        """Return the own session key with that id, or None. Raises as ``load``."""
+        found = self._context.caches.session_keys.get(wanted, now)
+        if found is not None:
+            mine = found.dialog == state.dialog and found.direction == state.side
+            return found if mine else None
+        for row in tx.outbound_dsks(state.dialog, state.side):
+            if row.dsk_id == wanted:
+                return self._load(tx, state, row, now)
+        return None
+
+    def rewrap(
+        self,
+        tx: DialogTransaction,
+        state: EndpointRecord,
+        binding: Binding,
+        recipient: CertificateFacts,
+        now: float,
+    ) -> None:
+        """Let every live own session key travel under a key exchange key for another certificate (section 10).
+
+        The sealed messages stay as they are. Raises as ``begin`` and ``load``.
+        """
+        suite = suite_of(binding.suites[0])
+        kek, handle = self._kek(tx, state, binding, recipient, suite, now)
+        for row in tx.outbound_dsks(state.dialog, state.side):
+            if row.suite != suite.number or kek.kek_id in (row.kek_id, row.rewrap_kek_id):
+                continue
+            wrapped = handle.wrap(self._secret(row))
+            tx.put_outbound_dsk(
+                OutboundDskRow(
+                    row.dialog,
+                    row.side,
+                    row.generation,
+                    row.dsk_id,
+                    row.suite,
+                    row.kek_id,
+                    row.header,
+                    row.wrapped,
+                    kek.kek_id,
+                    wrapped,
+                )
+            )
+            tx.count_wrap(kek.kek_id)
+            self._context.caches.session_keys.drop(row.dsk_id)
+        self._context.counted["rewraps"] += 1
+
+    def _load(self, tx: DialogTransaction, state: EndpointRecord, row: OutboundDskRow, now: float) -> SessionKey:
+        found = self._context.caches.session_keys.get(row.dsk_id, now)
+        if found is not None:
+            return found
+        kek = tx.outbound_kek(row.rewrap_kek_id or row.kek_id)
+        if kek is None:
+            raise KeyUnusableError(row.dsk_id, attributable=False)
+        return self._session(state, row, kek, self._secret(row), now)
+
+    def _secret(self, row: OutboundDskRow) -> bytes:
+        try:
+            return self._context.local.storage.unwrap(row.wrapped)
+        except DataRejectedError as error:
+            raise KeyUnusableError(row.dsk_id, attributable=False) from error
+
+    def _session(
+        self, state: EndpointRecord, row: OutboundDskRow, kek: OutboundKekRow, secret: bytes, now: float
+    ) -> SessionKey:
+        header = parse_dsk(row.header)
+        names = (state.local, state.remote) if state.side == 0 else (state.remote, state.local)
+        binding = KeyBinding(row.dialog, *names, row.side, row.generation, row.kek_id, suite_of(row.suite))
+        session = SessionKey(
+            keys=DirectionKeys(secret, binding),
+            suite=row.suite,
+            dialog=row.dialog,
+            direction=row.side,
+            generation=row.generation,
+            dsk_id=row.dsk_id,
+            sender=state.local,
+            first_seq=header.first_seq,
+            cause=Cause(header.cause),
+            kek_id=row.kek_id,
+            signing_cert=self._context.local.signing_cert,
+            header=row.header,
+            rewrap=(row.rewrap_kek_id, row.rewrap) if row.rewrap else None,
+            pair_header=kek.pair_header,
+            kek_header=kek.kek_header,
+            kek_not_after=kek.not_after,
+        )
+        self._context.caches.session_keys.put(row.dsk_id, session, now + SESSION_KEY_SECONDS)
+        return session
+
+    def _kek(
+        self,
+        tx: DialogTransaction,
+        state: EndpointRecord,
+        binding: Binding,
+        recipient: CertificateFacts,
+        suite: Suite,
+        now: float,
+    ) -> tuple[OutboundKekRow, WrappingKey]:
+        context, policy = self._context, binding.policy
+        # A certificate that changes on either side ends the use of the key exchange key.
+        certificates = hashlib.sha256(context.local.signing_cert + recipient.digest).digest()
+        row = tx.current_kek(context.local.name, state.remote, certificates, suite.number)
+        if (
+            row is not None
+            and 0 <= now - row.created_at < policy.kek_max_age
+            and row.wraps < policy.kek_max_wraps
+            and row.not_after >= state.expires_at
+        ):
+            handle = context.caches.outbound_keks.get(row.kek_id, now)
+            if handle is None:
+                try:
+                    handle = context.local.storage.unwrap_wrapping(row.wrapped)
+                except DataRejectedError:
+                    handle = None  # the storage key was replaced; a new key exchange key costs nobody anything
+            if handle is not None:
+                context.caches.outbound_keks.put(row.kek_id, handle, now + KEK_SECONDS)
+                return row, handle
+        not_after = int(now + policy.kek_max_age) + policy.max_lifetime
+        made = make_kek(
+            context.local,
+            state.remote,
+            recipient,
+            suite,
+            epoch=int(now),
+            not_before=int(now) - CLOCK_SKEW,
+            not_after=not_after,
+            random=context.random,
+        )
+        row = OutboundKekRow(
+            kek_id(made.kek_header),
+            context.local.name,
+            state.remote,
+            certificates,
+            suite.number,
+            int(now),
+            made.pair_header,
+            made.kek_header,
+            made.key.wrap_under(context.local.storage),
+            now,
+            not_after,
+            0,
+            False,
+        )
+        tx.add_outbound_kek(row)
+        context.caches.outbound_keks.put(row.kek_id, made.key, now + KEK_SECONDS)
+        context.counted["keks_made"] += 1
+        return row, made.key
