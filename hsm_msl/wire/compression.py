@@ -11,9 +11,15 @@ from hsm_msl.wire.limits import MAX_GZIP_MEMBERS, MAX_INFLATE_RATIO, MAX_INFLATE
 ALGORITHMS = ("GZIP", "LZW")
 """Names on the wire, in order of preference."""
 
-_GZIP_WINDOW = 31  # zlib's way to say: 32 KiB window inside a GZIP stream
-_GZIP_LEVEL = 6
-_GZIP_OVERHEAD = 20  # header, trailer and an empty block: shorter data cannot shrink
+_GZIP = 16  # zlib's way to ask for a GZIP stream: added to the window size
+_READ_WINDOW = _GZIP + 15
+_LEVEL = 6
+_OVERHEAD = 20  # GZIP header, trailer and an empty block: shorter data cannot shrink
+# Clearing the full window, a quarter of a megabyte per chunk, costs ten times the work of compressing a small one.
+_SMALL_BYTES = 8 * 1024
+_SMALL = (_GZIP + 13, 7)
+_LARGE = (_GZIP + 15, 8)
+_SAMPLE_BYTES = 1024
 
 
 def compress(algorithm: str, data: bytes) -> bytes | None:
@@ -24,15 +30,20 @@ def compress(algorithm: str, data: bytes) -> bytes | None:
         data: chunk or token data.
 
     Returns:
-        The compressed bytes, or None when they would not be strictly shorter, or so much shorter that the peer's
-        expansion guard would refuse them: the data then travels as it is.
+        The compressed bytes, or None when they would not be strictly shorter (large data is judged by samples), or so
+        much shorter that the peer's expansion guard would refuse them: the data then travels as it is.
 
     Raises:
         KeyError: for a name not in ``ALGORITHMS``; the caller has refused it by then.
 
     Source: msl-wire section 10.1.
     """
-    packed = _COMPRESSORS[algorithm](data)
+    pack = _COMPRESSORS[algorithm]
+    if pack is _gzip and len(data) <= _OVERHEAD:
+        return None
+    if len(data) > _SMALL_BYTES and not _promising(data):
+        return None
+    packed = pack(data)
     if packed is None or len(packed) >= len(data) or len(data) > MAX_INFLATE_RATIO * len(packed):
         return None
     return packed
@@ -58,18 +69,24 @@ def uncompress(algorithm: str, data: bytes, max_ratio: int = MAX_INFLATE_RATIO) 
     return _UNCOMPRESSORS[algorithm](data, min(max_ratio * len(data), MAX_INFLATED_BYTES))
 
 
-def _gzip(data: bytes) -> bytes | None:
-    if len(data) <= _GZIP_OVERHEAD:
-        return None
+def _promising(data: bytes) -> bool:
+    """Tell from three samples whether large data shrinks: images and ciphertext would cost a millisecond in vain."""
+    middle = len(data) // 2
+    sample = data[:_SAMPLE_BYTES] + data[middle : middle + _SAMPLE_BYTES] + data[-_SAMPLE_BYTES:]
+    return len(_gzip(sample)) < len(sample)
+
+
+def _gzip(data: bytes) -> bytes:
+    window, memory = _SMALL if len(data) <= _SMALL_BYTES else _LARGE
     # The stream object writes a zero modification time: equal data gives equal bytes.
-    stream = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, window, memory)
     return stream.compress(data) + stream.flush()
 
 
 def _gunzip(data: bytes, limit: int) -> bytes:
     produced = b""
     for _ in range(MAX_GZIP_MEMBERS):
-        stream = zlib.decompressobj(_GZIP_WINDOW)
+        stream = zlib.decompressobj(_READ_WINDOW)
         room = limit - len(produced) + 1
         try:
             part = stream.decompress(data, room)

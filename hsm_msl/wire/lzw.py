@@ -12,6 +12,7 @@ from hsm_msl.errors import ErrorCode, MslError
 _SINGLES = tuple(bytes((value,)) for value in range(256))
 _FIRST_WIDTH = 9
 _BLOCK = 8
+_TOO_MUCH = "uncompressed data exceeds the limit"
 
 
 def compress(data: bytes, limit: int) -> bytes | None:
@@ -81,6 +82,8 @@ def uncompress(data: bytes, limit: int) -> bytes:
     entry = _SINGLES[data[0]]
     out = [entry]
     room = limit - 1
+    if room < 0:
+        raise MslError(ErrorCode.UNCOMPRESSION_ERROR, _TOO_MUCH)
     table = list(_SINGLES)
     grow = table.append
     width = _FIRST_WIDTH
@@ -107,7 +110,7 @@ def uncompress(data: bytes, limit: int) -> bytes:
                 raise MslError(ErrorCode.UNCOMPRESSION_ERROR, "LZW code does not exist")
             room -= len(entry)
             if room < 0:
-                raise MslError(ErrorCode.UNCOMPRESSION_ERROR, "uncompressed data exceeds the limit")
+                raise MslError(ErrorCode.UNCOMPRESSION_ERROR, _TOO_MUCH)
             out.append(entry)
         codes -= _BLOCK
         if not codes:

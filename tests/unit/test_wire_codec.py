@@ -262,6 +262,17 @@ def test_duplicate_keys_are_refused_however_they_are_written(data: bytes) -> Non
     assert error.detail == "duplicate key"
 
 
+@pytest.mark.parametrize(
+    "last",
+    ["true", "false", "0", "-17", "1.5", "1e9", '""', '"x"', "[]", "[1]", "{}", '{"a":true}', '[true,false,"",{}]'],
+)
+def test_no_length_of_a_hidden_duplicate_passes_for_compact_text(last: str) -> None:
+    """The proof by shortest length must never count more than the text needs."""
+    for length in range(40):
+        hidden = '"' + "x" * length + '"' if length else "0"
+        assert refused(f'{{"k":{hidden},"k":{last}}}'.encode()).detail == "duplicate key"
+
+
 def test_the_callers_code_is_used_for_every_refusal() -> None:
     code = ErrorCode.CIPHERTEXT_ENVELOPE_PARSE_ERROR
     for data in (b"", b"{", b'{"k":1,"k":2}', b'{"k":' + b"[" * 40 + b"]" * 40 + b"}"):

@@ -102,6 +102,25 @@ def test_nothing_is_gained_on_short_or_random_data(algorithm: str, data: bytes) 
     assert compression.compress(algorithm, data) is None
 
 
+@pytest.mark.parametrize("algorithm", compression.ALGORITHMS)
+def test_large_data_is_judged_by_its_beginning_middle_and_end(algorithm: str) -> None:
+    noise, text = os.urandom(30_000), b"all work and no play " * 1500
+    assert compression.compress(algorithm, noise) is None
+    for data in (text + noise[:9000], noise[:4000] + text + noise[:4000], noise[:9000] + text):
+        packed = compression.compress(algorithm, data)
+        assert packed is not None
+        assert compression.uncompress(algorithm, packed) == data
+
+
+@pytest.mark.parametrize("length", [8191, 8192, 8193, 40_000])
+def test_gzip_is_readable_and_good_at_either_window_size(length: int) -> None:
+    data = json.dumps([{"row": row, "value": row * 7919 % 10007} for row in range(3000)]).encode()[:length]
+    packed = compression.compress("GZIP", data)
+    assert packed is not None
+    assert gzip.decompress(packed) == data
+    assert len(packed) < 1.05 * len(gzip.compress(data, 6, mtime=0))
+
+
 def test_own_output_stays_below_the_peers_expansion_guard_10_1() -> None:
     assert compression.compress("GZIP", bytes(10_000)) is None
     assert compression.compress("LZW", bytes(200_000)) is None
@@ -188,6 +207,15 @@ def test_lzw_widths_grow_without_bound() -> None:
     packed = lzw.compress(text, len(text))
     assert packed is not None
     assert lzw.uncompress(packed, len(text)) == text
+
+
+def test_lzw_limit_is_exact() -> None:
+    for data in (b"A", b"AB", b"A" * 100, b"ABCABCABCABC"):
+        packed = lzw.compress(data, 200)
+        assert packed is not None
+        assert lzw.uncompress(packed, len(data)) == data
+        with pytest.raises(MslError):
+            lzw.uncompress(packed, len(data) - 1)
 
 
 def test_lzw_gives_up_when_longer_than_allowed() -> None:
