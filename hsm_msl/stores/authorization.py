@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from sqlalchemy import Row, bindparam, delete, or_, select
+from sqlalchemy import Executable, bindparam, delete, or_, select
 
 from hsm_msl.errors import StoreError
 from hsm_msl.ports import Revocations
@@ -76,8 +76,7 @@ class SqlRules:
 
     def applicable(self, identity: str) -> Sequence[SchemeRule]:
         """Return the rules that apply to an entity. Raises StoreError."""
-        with self._database.statements() as connection:
-            rules = [_rule(row) for row in connection.execute(_APPLICABLE, {"e": identity})]
+        rules = self._select(_APPLICABLE, {"e": identity})
         return [rule for rule in rules if not rule.pattern or _matches(rule.entity, identity)]
 
     def put(self, rule: SchemeRule) -> None:
@@ -94,8 +93,22 @@ class SqlRules:
 
     def rules(self) -> Sequence[SchemeRule]:
         """Return every rule. Raises StoreError."""
+        return self._select(_ALL, {})
+
+    def _select(self, statement: Executable, values: dict[str, str]) -> list[SchemeRule]:
         with self._database.statements() as connection:
-            return [_rule(row) for row in connection.execute(_ALL)]
+            rows = connection.execute(statement, values).all()
+        return [
+            SchemeRule(
+                row.entity,
+                bool(row.pattern),
+                _read(row.entity_schemes),
+                _read(row.user_schemes),
+                _read(row.key_exchanges),
+                _read(row.users),
+            )
+            for row in rows
+        ]
 
 
 class RuleAuthorization:
@@ -173,14 +186,3 @@ def _read(written: str | None) -> frozenset[str] | None:
         return msgspec.json.decode(written, type=frozenset[str])
     except msgspec.DecodeError as error:
         raise StoreError(f"a scheme rule is damaged: {error}") from None
-
-
-def _rule(row: Row[tuple[object, ...]]) -> SchemeRule:
-    return SchemeRule(
-        row.entity,
-        bool(row.pattern),
-        _read(row.entity_schemes),
-        _read(row.user_schemes),
-        _read(row.key_exchanges),
-        _read(row.users),
-    )

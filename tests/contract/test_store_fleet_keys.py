@@ -1,0 +1,150 @@
+"""Wrapped pre-shared keys of fleets: import that can be resumed, flat look-ups (issue 3)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from statistics import median
+
+import pytest
+from sqlalchemy import text
+
+from hsm_msl.errors import StoreError
+from hsm_msl.scheme_ports import FleetStore, WrappedKeys
+from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
+from hsm_msl.stores.schema import prepare
+from hsm_msl.stores.sql import Database
+
+
+def keys(kek: str = "fleet-1", *, wrapping: bool = True) -> WrappedKeys:
+    return WrappedKeys(os.urandom(24), os.urandom(40), os.urandom(24) if wrapping else None, kek)
+
+
+def entries(count: int, kek: str = "fleet-1") -> list[FleetEntry]:
+    return [FleetEntry(f"entity-{number:07}", keys(kek), number + 1) for number in range(count)]
+
+
+@pytest.fixture
+def store(database: Database) -> FleetKeyStore:
+    prepare(database)
+    return FleetKeyStore(database)
+
+
+def test_blobs_come_back_as_they_were(store: FleetKeyStore) -> None:
+    with_wrapping, without = keys(), keys(wrapping=False)
+    assert store.put_many([FleetEntry("a", with_wrapping), FleetEntry("b", without)]) == 2
+    port: FleetStore = store
+    assert port.get("a") == with_wrapping
+    assert port.get("b") == without
+    assert port.get("c") is None
+
+
+def test_any_text_is_an_identity_and_unknown_ones_are_none(store: FleetKeyStore) -> None:
+    strange = ["", "a\0b", "a\\0b", "\ud800", "é" * 5000, "x" * 100_000, "A", "a"]
+    assert [store.get(identity) for identity in strange] == [None] * len(strange)
+    given = [FleetEntry(identity, keys()) for identity in strange]
+    store.put_many(given)
+    assert [store.get(identity) for identity in strange] == [entry.keys for entry in given]
+
+
+def test_later_entry_of_an_identity_counts(store: FleetKeyStore) -> None:
+    first, second, third = keys(), keys("fleet-2"), keys(wrapping=False)
+    store.put_many([FleetEntry("a", first), FleetEntry("b", first), FleetEntry("a", second)])
+    assert store.get("a") == second
+    store.put_many([FleetEntry("a", third)])
+    assert store.get("a") == third
+    assert store.get("b") == first
+
+
+def test_batches_are_reported_and_an_import_may_be_repeated(store: FleetKeyStore) -> None:
+    given = entries(25)
+    reported: list[int] = []
+    assert store.put_many(iter(given), batch=10, stored=reported.append) == 25
+    assert reported == [10, 20, 25]
+    assert store.put_many(given) == 25
+    assert store.count() == {"fleet-1": 25}
+
+
+def breaking(given: list[FleetEntry], after: int) -> Iterator[FleetEntry]:
+    yield from given[:after]
+    raise OSError("the source broke")
+
+
+def test_interrupted_import_goes_on_where_its_last_batch_ended(store: FleetKeyStore) -> None:
+    given = entries(30)
+    assert store.position("job") == 0
+    with pytest.raises(OSError, match="broke"):
+        store.put_many(breaking(given, 25), job="job", batch=10)
+    assert store.position("job") == 20
+    assert store.count() == {"fleet-1": 20}
+    rest = given[store.position("job") :]
+    assert store.put_many(rest, job="job", batch=10) == 10
+    assert store.position("job") == 30
+    assert store.count() == {"fleet-1": 30}
+    assert store.position("another job") == 0
+    store.finish("job")
+    assert store.position("job") == 0
+
+
+def test_position_and_batch_are_stored_together(database: Database, store: FleetKeyStore) -> None:
+    """A batch that fails leaves neither its rows nor its position behind."""
+    given = entries(20)
+    bad = FleetEntry("bad", WrappedKeys(None, b"", None, "fleet-1"), 15)  # type: ignore[arg-type]  # a broken row
+    with pytest.raises(StoreError):
+        store.put_many([*given[:14], bad, *given[14:]], job="job", batch=10)
+    assert store.position("job") == 10
+    assert store.count() == {"fleet-1": 10}
+    with database.transaction() as connection:
+        connection.execute(text("DROP TABLE fleet_import"))
+    with pytest.raises(StoreError):
+        store.put_many(entries(30)[20:], job="job")
+    assert store.count() == {"fleet-1": 10}
+
+
+def test_removed_entity_is_unknown(store: FleetKeyStore) -> None:
+    store.put_many(entries(2))
+    assert store.remove("entity-0000001")
+    assert not store.remove("entity-0000001")
+    assert store.get("entity-0000001") is None
+    assert store.get("entity-0000000") is not None
+
+
+def test_entries_under_one_wrapping_key_can_be_walked_and_wrapped_anew(store: FleetKeyStore) -> None:
+    """Rotation of the key-encrypting key: the old one may go when no entity is counted under it."""
+    store.put_many(entries(25))
+    store.put_many([FleetEntry("already new", keys("fleet-2"))])
+    assert store.count() == {"fleet-1": 25, "fleet-2": 1}
+    after, seen = "", 0
+    while page := store.wrapped_under("fleet-1", after=after, limit=10):
+        store.put_many([FleetEntry(entry.identity, keys("fleet-2")) for entry in page])
+        after, seen = page[-1].identity, seen + len(page)
+    assert seen == 25
+    assert store.count() == {"fleet-2": 26}
+
+
+def test_keys_out_of_reach_are_a_store_error(database: Database) -> None:
+    """An outage is not an unknown entity."""
+    store = FleetKeyStore(database)
+    for ask in (lambda: store.get("a"), lambda: store.put_many(entries(1)), lambda: store.position("job")):
+        with pytest.raises(StoreError):
+            ask()
+
+
+def test_look_ups_are_flat(store: FleetKeyStore) -> None:
+    """Issue 3, in small: fifty times the entities cost a look-up nothing like fifty times as much."""
+
+    def look_up(count: int) -> float:
+        times = []
+        for number in range(300):
+            identity = f"entity-{number * 7919 % count:07}"
+            start = time.perf_counter()
+            assert store.get(identity) is not None
+            times.append(time.perf_counter() - start)
+        return median(times)
+
+    given = entries(1)[0].keys
+    store.put_many(FleetEntry(f"entity-{number:07}", given) for number in range(1000))
+    few = look_up(1000)
+    store.put_many(FleetEntry(f"entity-{number:07}", given) for number in range(50_000))
+    assert look_up(50_000) < 8 * few
