@@ -1,0 +1,206 @@
+"""Our server and client in the roles of a recording: the recorded long-term keys, the recorded clock."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+)
+from msl_keys import Lookup, Ring
+from msl_world import Grants, RevocationList
+from recorded_exchange import Recording
+
+from hsm_msl.backend.software import (
+    SoftwareAesKey,
+    SoftwareEphemeralKeys,
+    SoftwareSigningKey,
+    SoftwareVerifyingKey,
+    SoftwareWrappingKey,
+    software_mac_key,
+)
+from hsm_msl.crypto.sealing import HostVault
+from hsm_msl.crypto.symmetric import SymmetricContext
+from hsm_msl.crypto.token_keys import TokenKeys
+from hsm_msl.msl.context import MslContext
+from hsm_msl.msl.entityauth.base import EntityAuthScheme, LocalEntity
+from hsm_msl.msl.entityauth.psk import PskScheme
+from hsm_msl.msl.entityauth.rsa import RsaScheme, rsa_data
+from hsm_msl.msl.entityauth.unauthenticated import NoneScheme
+from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
+from hsm_msl.msl.keyx.base import KeyExchange
+from hsm_msl.msl.keyx.diffie_hellman import DhGroup, DiffieHellman
+from hsm_msl.msl.message.capabilities import Capabilities
+from hsm_msl.msl.tokens.issuer import TokenIssuer, TokenPolicy
+from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
+from hsm_msl.msl.tokens.user_id_token import UserIdTokens
+from hsm_msl.msl.userauth.email_password import EmailPasswordScheme
+from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys
+from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore
+
+USERS = {"ada@example.org": "correct-horse-battery"}
+CAPABILITIES = Capabilities(("GZIP", "LZW"), ("en-US",))
+
+
+class KeyHome(Protocol):
+    """Where the long-term keys of a recording are put before use."""
+
+    def symmetric(self, name: str, encryption: bytes, mac: bytes, wrapping: bytes | None) -> SymmetricKeys:
+        """Return handles of these keys."""
+
+    def signing(self, name: str, pkcs8: bytes) -> SigningKey:
+        """Return a handle of this RSA key."""
+
+
+class SoftwareHome:
+    """Keys in this process."""
+
+    def symmetric(self, name: str, encryption: bytes, mac: bytes, wrapping: bytes | None) -> SymmetricKeys:
+        return SymmetricKeys(
+            SoftwareAesKey(encryption),
+            software_mac_key(mac, MacAlgorithm.HMAC_SHA256),
+            None if wrapping is None else SoftwareWrappingKey(wrapping),
+            name,
+        )
+
+    def signing(self, name: str, pkcs8: bytes) -> SigningKey:
+        return SoftwareSigningKey(pkcs8)
+
+
+class RecordedUsers:
+    """The one user of the recordings."""
+
+    def authenticate(self, email: str, password: str) -> str | None:
+        return email if USERS.get(email) == password else None
+
+
+def public_half(pkcs8_base64: str) -> SoftwareVerifyingKey:
+    """Return the public half of a private key as trusted key."""
+    key = load_der_private_key(base64.b64decode(pkcs8_base64), None)
+    return SoftwareVerifyingKey(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def client_key_id(recording: Recording) -> str | None:
+    """Return the key ID an RSA client names, as its requests do."""
+    authdata = recording.pairs[0]["request"].get("entityauthdata", {}).get("authdata", {})
+    return authdata.get("pubkeyid")
+
+
+def exchanges(recording: Recording, vault: HostVault) -> dict[str, KeyExchange]:
+    """Return the key exchange schemes with the recording's group."""
+    ephemeral = SoftwareEphemeralKeys(os.urandom)
+    secrets = recording.secrets
+    groups = {}
+    if "dh_p_hex" in secrets:
+        groups[secrets["dh_parametersid"]] = DhGroup(int(secrets["dh_p_hex"], 16), int(secrets["dh_g_hex"], 16))
+    return {
+        "DIFFIE_HELLMAN": DiffieHellman(groups, ephemeral, vault),
+        "ASYMMETRIC_WRAPPED": AsymmetricWrapped(ephemeral, vault, os.urandom),
+    }
+
+
+def server_context(recording: Recording, home: KeyHome, clock: Callable[[], float]) -> MslContext:
+    """Return the reference server's place: its token, identity, pre-shared and service token keys."""
+    secrets = recording.secrets
+
+    def key(name: str) -> bytes:
+        return bytes.fromhex(secrets[name])
+
+    random = os.urandom
+    ring = Ring(
+        home.symmetric(
+            "msl.token", key("msl_token_enc_key_hex"), key("msl_token_hmac_key_hex"), key("msl_token_wrap_key_hex")
+        )
+    )
+    token_keys = TokenKeys(ring, "server1", random)
+    vault = HostVault(random)
+    master_tokens = MasterTokens(token_keys, vault, random, TokenCache(100))
+    user_id_tokens = UserIdTokens(token_keys, TokenCache(100))
+    grants = Grants()
+    key_id = secrets["server_rsa_pubkeyid"]
+    signing = home.signing("identity.rsa", base64.b64decode(secrets["server_rsa_pkcs8_b64"]))
+    trusted = Lookup({key_id: SoftwareVerifyingKey(signing.public_key)})
+    their_id = client_key_id(recording)
+    if their_id is not None:
+        trusted = Lookup(
+            {key_id: SoftwareVerifyingKey(signing.public_key), their_id: public_half(secrets["client_rsa_pkcs8_b64"])}
+        )
+    preshared = {}
+    if "psk_enc_key_hex" in secrets:
+        identity = recording.data["entity_identity"]
+        preshared[identity] = home.symmetric(
+            f"psk.{identity}", key("psk_enc_key_hex"), key("psk_hmac_key_hex"), key("psk_wrap_key_hex")
+        )
+    rsa_scheme = RsaScheme(Lookup(trusted), grants, key_id, signing)
+    schemes: dict[str, EntityAuthScheme] = {
+        "PSK": PskScheme(Lookup(preshared), grants, random),
+        "RSA": rsa_scheme,
+        "NONE": NoneScheme(grants),
+    }
+    service = home.symmetric(
+        "service.st_default1", key("service_token_enc_key_hex"), key("service_token_hmac_key_hex"), None
+    )
+    local = rsa_data("server1", key_id)
+    return MslContext(
+        local=LocalEntity(local, rsa_scheme.context(local), encrypts=False, protects_integrity=True),
+        entity_schemes=schemes,
+        user_schemes={"EMAIL_PASSWORD": EmailPasswordScheme(RecordedUsers(), grants)},
+        key_exchanges=exchanges(recording, vault),
+        authorization=grants,
+        token_keys=token_keys,
+        master_tokens=master_tokens,
+        user_id_tokens=user_id_tokens,
+        issuer=TokenIssuer(
+            master_tokens,
+            user_id_tokens,
+            TokenPolicy(renewal_window=1, lifetime=3600),
+            clock=clock,
+            random=random,
+            replays=MemoryReplayStore(clock),
+            renewals=MemoryRenewalStore(clock),
+            revocations=RevocationList(),
+        ),
+        vault=vault,
+        clock=clock,
+        random=random,
+        capabilities=CAPABILITIES,
+        service_token_keys={"": SymmetricContext(service, "st_default1", random)},
+        service_token_cache=TokenCache(100),
+    )
+
+
+def client_context(recording: Recording, home: KeyHome, clock: Callable[[], float]) -> MslContext:
+    """Return the recorded client's place, far enough to read the answers it got."""
+    secrets = recording.secrets
+    random = os.urandom
+    grants = Grants()
+    token_keys = TokenKeys(None, "", random)
+    vault = HostVault(random)
+    server_key = public_half(secrets["server_rsa_pkcs8_b64"])
+    schemes: dict[str, EntityAuthScheme] = {
+        "RSA": RsaScheme(Lookup({secrets["server_rsa_pubkeyid"]: server_key}), grants),
+        "NONE": NoneScheme(grants),
+    }
+    none = NoneScheme(grants).parse({"identity": recording.data["entity_identity"]})
+    return MslContext(
+        # Replies never depend on how this client authenticated itself, only on its identity.
+        local=LocalEntity(none, NoneScheme(grants).context(none), encrypts=False, protects_integrity=False),
+        entity_schemes=schemes,
+        user_schemes={},
+        key_exchanges=exchanges(recording, vault),
+        authorization=grants,
+        token_keys=token_keys,
+        master_tokens=MasterTokens(token_keys, vault, random, TokenCache(0)),
+        user_id_tokens=UserIdTokens(token_keys, TokenCache(0)),
+        issuer=None,
+        vault=vault,
+        clock=clock,
+        random=random,
+        capabilities=CAPABILITIES,
+        service_token_keys={},
+    )
