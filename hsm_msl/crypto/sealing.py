@@ -7,15 +7,22 @@ process-local while in use; everything outside this module sees handles.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.keywrap import (
+    InvalidUnwrap,
+    aes_key_unwrap,
+    aes_key_unwrap_with_padding,
+    aes_key_wrap,
+    aes_key_wrap_with_padding,
+)
 
 from hsm_msl.errors import DataRejectedError, ErrorCode, KeyPolicyError, MslError, UsageError
 from hsm_msl.ports import (
@@ -28,6 +35,7 @@ from hsm_msl.ports import (
     Sealing,
     SessionData,
     SymmetricKeys,
+    WrappingKey,
 )
 from hsm_msl.wire import binary, codec, fields, jose
 
@@ -147,6 +155,58 @@ class LocalCmacKey(_Local):
         return hmac.compare_digest(self.sign(data), tag)
 
 
+class LocalWrappingKey(_Local):
+    """A key-encrypting key in this process, 16, 24 or 32 bytes. Raises ValueError for other sizes."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = bytes(algorithms.AES(value).key)
+
+    def wrap(self, data: bytes, *, pad: bool = False) -> bytes:
+        """Wrap bytes. Raises DataRejectedError for a length RFC 3394, or 5649 with ``pad``, does not take."""
+        try:
+            return aes_key_wrap_with_padding(self._value, data) if pad else aes_key_wrap(self._value, data)
+        except ValueError:
+            raise DataRejectedError("length cannot be wrapped") from None
+
+    def unwrap(self, wrapped: bytes, *, pad: bool = False) -> bytes:
+        """Invert ``wrap``. Raises DataRejectedError when the integrity check fails or the length is wrong."""
+        try:
+            return aes_key_unwrap_with_padding(self._value, wrapped) if pad else aes_key_unwrap(self._value, wrapped)
+        except (InvalidUnwrap, ValueError):
+            raise DataRejectedError("wrapped key is damaged or of another key") from None
+
+    def wrap_key(self, key: AesKey | MacKey) -> bytes:
+        """Wrap a process-local session key. Raises KeyPolicyError for one that is not."""
+        return self.wrap(_encryption_bytes(key) if isinstance(key, AesKey) else _mac_bytes(key))
+
+    def unwrap_aes(self, wrapped: bytes) -> LocalAesKey:
+        """Unwrap into a process-local AES key. Raises DataRejectedError, also for a size AES does not have."""
+        return _sized(LocalAesKey, self.unwrap(wrapped))
+
+    def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> MacKey:
+        """Unwrap into a process-local MAC key. Raises as ``unwrap_aes``; KeyPolicyError for another algorithm."""
+        if algorithm not in _SIGNATURE_NAMES:
+            raise KeyPolicyError(f"session keys do not use {algorithm.value}")
+        value = self.unwrap(wrapped)
+        return _sized(LocalCmacKey, value) if algorithm is MacAlgorithm.AES_CMAC else LocalHmacKey(value)
+
+    def unwrap_wrapping(self, wrapped: bytes) -> LocalWrappingKey:
+        """Unwrap into a process-local key-encrypting key. Raises as ``unwrap_aes``."""
+        return _sized(LocalWrappingKey, self.unwrap(wrapped))
+
+
+_K = TypeVar("_K", LocalAesKey, LocalCmacKey, LocalWrappingKey)
+
+
+def _sized(kind: Callable[[bytes], _K], value: bytes) -> _K:
+    try:
+        return kind(value)
+    except ValueError:
+        raise DataRejectedError("the unwrapped key has a size AES does not have") from None
+
+
 def _local_mac(value: bytes, algorithm: MacAlgorithm) -> MacKey:
     return LocalCmacKey(value) if algorithm is MacAlgorithm.AES_CMAC else LocalHmacKey(value)
 
@@ -167,7 +227,8 @@ def _mac_bytes(key: MacKey | None) -> bytes:
 
 _ENCRYPTION_JWK = jose.Jwk(alg="A128CBC", use="enc")
 _MAC_JWK = jose.Jwk(alg="HS256", use="sig")
-_KEY_OPS = {"enc": ("encrypt", "decrypt"), "sig": ("sign", "verify")}
+_WRAPPING_JWK = jose.Jwk(alg="A128KW", use="wrap")
+_KEY_OPS = {"enc": ("encrypt", "decrypt"), "sig": ("sign", "verify"), "wrap": ("unwrapKey", "wrapKey")}
 
 
 def _write(value: bytes, form: KeyForm, jwk: jose.Jwk) -> bytes:
@@ -178,10 +239,14 @@ def _write(value: bytes, form: KeyForm, jwk: jose.Jwk) -> bytes:
     return jose.encode_jwk(replace(jwk, k=value))
 
 
-def _read(text: bytes, form: KeyForm) -> bytes:
-    if form is KeyForm.RAW:
+def _read(text: bytes, form: KeyForm, malformed: ErrorCode) -> bytes:
+    # The JavaScript stack writes a JWK where the mechanism says raw bytes (msl-schemes section 11, row 1).
+    if form is KeyForm.RAW and not (text.startswith(b"{") and len(text) > _MAC_BYTES):
         return text
-    return jose.decode_jwk(text, ErrorCode.SESSION_KEY_CREATION_FAILURE).k or b""
+    jwk = jose.decode_jwk(text, malformed)
+    if jwk.alg is None:
+        raise MslError(ErrorCode.SESSION_KEY_CREATION_FAILURE, "alg: missing, so nobody knows what the key is")
+    return jwk.k or b""
 
 
 class HostVault:
@@ -215,19 +280,57 @@ class HostVault:
         mac = _write(_mac_bytes(keys.mac), form, _MAC_JWK)
         return transport.wrap(encryption), transport.wrap(mac)
 
-    def receive(self, encryption: bytes, mac: bytes, transport: KeyTransport, form: KeyForm) -> SymmetricKeys:
+    def receive(
+        self,
+        encryption: bytes,
+        mac: bytes,
+        transport: KeyTransport,
+        form: KeyForm,
+        *,
+        malformed: ErrorCode = ErrorCode.SESSION_KEY_CREATION_FAILURE,
+    ) -> SymmetricKeys:
         """Unwrap and read both keys.
 
         Raises:
-            MslError: the transport or the key's form is refused; SESSION_KEY_CREATION_FAILURE for unusable sizes.
+            MslError: the transport or the key's form is refused, ``malformed`` for a text that is no object;
+                SESSION_KEY_CREATION_FAILURE for unusable sizes.
         """
         try:
             return SymmetricKeys(
-                LocalAesKey(_read(transport.unwrap(encryption), form)),
-                LocalHmacKey(_read(transport.unwrap(mac), form)),
+                LocalAesKey(_read(transport.unwrap(encryption), form, malformed)),
+                LocalHmacKey(_read(transport.unwrap(mac), form, malformed)),
             )
         except ValueError:
             # The library's text may quote the value's size, never needed by a peer.
+            raise MslError(ErrorCode.SESSION_KEY_CREATION_FAILURE) from None
+
+    def generate_wrapping(self) -> WrappingKey:
+        """Return a fresh AES-128 key-encrypting key of a key ladder."""
+        return LocalWrappingKey(self._random(_ENCRYPTION_BYTES))
+
+    def export_wrapping(self, key: WrappingKey, transport: KeyTransport, form: KeyForm, key_id: str = "") -> bytes:
+        """Write a ladder's key in ``form``, with a key ID unless it is empty, and wrap it.
+
+        Raises:
+            KeyPolicyError: the key is not process-local.
+            MslError: the transport cannot carry the key.
+        """
+        if not isinstance(key, LocalWrappingKey):
+            raise KeyPolicyError("the ladder's key is not process-local and cannot be written")
+        return transport.wrap(_write(key._value, form, replace(_WRAPPING_JWK, kid=key_id or None)))
+
+    def receive_wrapping(
+        self,
+        wrapped: bytes,
+        transport: KeyTransport,
+        form: KeyForm,
+        *,
+        malformed: ErrorCode = ErrorCode.SESSION_KEY_CREATION_FAILURE,
+    ) -> WrappingKey:
+        """Unwrap and read a ladder's key. Raises MslError as ``receive``."""
+        try:
+            return LocalWrappingKey(_read(transport.unwrap(wrapped), form, malformed))
+        except ValueError:
             raise MslError(ErrorCode.SESSION_KEY_CREATION_FAILURE) from None
 
     def seal(self, data: SessionData, context: Sealing) -> bytes:

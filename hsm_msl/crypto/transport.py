@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -10,7 +12,9 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from hsm_msl.errors import DataRejectedError, ErrorCode, MslError
-from hsm_msl.ports import DecryptionKey, RsaPadding
+from hsm_msl.ports import AesKey, DecryptionKey, KeyTransport, MacAlgorithm, MacKey, RsaPadding, WrappingKey
+from hsm_msl.wire.jose import pad_jwk
+from hsm_msl.wire.limits import KEY_WRAP_UNIT_BYTES
 
 _PADDINGS: dict[RsaPadding, padding.AsymmetricPadding] = {
     # SHA-1 in OAEP is what deployed peers speak; its collision weakness does not matter in this place.
@@ -61,12 +65,95 @@ class RsaTransport:
         """Decrypt a written key.
 
         Raises:
-            MslError: KEYX_PRIVATE_KEY_MISSING, CIPHERTEXT_BAD_PADDING for every kind of bad input.
+            MslError: KEYX_PRIVATE_KEY_MISSING, CIPHERTEXT_ILLEGAL_BLOCK_SIZE for more bytes than the modulus has,
+                CIPHERTEXT_BAD_PADDING for every other kind of bad input.
             BackendError: the key operation did not happen.
         """
         if self.private_key is None:
             raise MslError(ErrorCode.KEYX_PRIVATE_KEY_MISSING)
+        if len(wrapped) * 8 > load_rsa_public_key(self.private_key.public_key).key_size + 7:
+            raise MslError(ErrorCode.CIPHERTEXT_ILLEGAL_BLOCK_SIZE)
         try:
             return self.private_key.decrypt(wrapped, self.padding)
         except DataRejectedError:
             raise MslError(ErrorCode.CIPHERTEXT_BAD_PADDING) from None
+
+
+_Opened = TypeVar("_Opened")
+
+
+@dataclass(frozen=True, slots=True)
+class WrapTransport:
+    """AES key wrap (RFC 3394) under a key both ends hold; carries keys as handles too.
+
+    Attributes:
+        key: the key-encrypting key; without one nothing can be carried.
+        failure: the code when the integrity check fails, which differs by the key's origin (msl-schemes section 8).
+    """
+
+    key: WrappingKey | None
+    failure: ErrorCode = ErrorCode.UNWRAP_ERROR
+
+    def wrap(self, plaintext: bytes) -> bytes:
+        """Wrap a written key.
+
+        Raises:
+            MslError: WRAP_NOT_SUPPORTED without a key, PLAINTEXT_ILLEGAL_BLOCK_SIZE for less than two units of eight
+                bytes or a part of one.
+            BackendError: the key operation did not happen.
+        """
+        if len(plaintext) % KEY_WRAP_UNIT_BYTES or len(plaintext) < 2 * KEY_WRAP_UNIT_BYTES:
+            raise MslError(ErrorCode.PLAINTEXT_ILLEGAL_BLOCK_SIZE)
+        return self._wrapping().wrap(plaintext)
+
+    def wrap_key(self, key: AesKey | MacKey) -> bytes:
+        """Wrap a key beside the wrapping key. Raises MslError WRAP_NOT_SUPPORTED; KeyPolicyError, BackendError."""
+        return self._wrapping().wrap_key(key)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Unwrap a written key.
+
+        Raises:
+            MslError: UNWRAP_NOT_SUPPORTED without a key, CIPHERTEXT_ILLEGAL_BLOCK_SIZE for a part of a unit,
+                ``failure``.
+            BackendError: the key operation did not happen.
+        """
+        return self._open(lambda key: key.unwrap(wrapped), wrapped)
+
+    def unwrap_aes(self, wrapped: bytes) -> AesKey:
+        """Unwrap an AES key where the wrapping key lives. Raises as ``unwrap``."""
+        return self._open(lambda key: key.unwrap_aes(wrapped), wrapped)
+
+    def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> MacKey:
+        """Unwrap a MAC key where the wrapping key lives. Raises as ``unwrap``."""
+        return self._open(lambda key: key.unwrap_mac(wrapped, algorithm), wrapped)
+
+    def _wrapping(self) -> WrappingKey:
+        if self.key is None:
+            raise MslError(ErrorCode.WRAP_NOT_SUPPORTED)
+        return self.key
+
+    def _open(self, operation: Callable[[WrappingKey], _Opened], wrapped: bytes) -> _Opened:
+        if self.key is None:
+            raise MslError(ErrorCode.UNWRAP_NOT_SUPPORTED)
+        if len(wrapped) % KEY_WRAP_UNIT_BYTES:
+            raise MslError(ErrorCode.CIPHERTEXT_ILLEGAL_BLOCK_SIZE)
+        try:
+            return operation(self.key)
+        except DataRejectedError:
+            raise MslError(self.failure) from None
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedJwkTransport:
+    """Lengthens a JWK to whole units before another transport wraps it (msl-schemes section 8)."""
+
+    carrier: KeyTransport
+
+    def wrap(self, plaintext: bytes) -> bytes:
+        """Pad and wrap a JWK. Raises as the carrier."""
+        return self.carrier.wrap(pad_jwk(plaintext))
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Unwrap a JWK; its padding is white space to JSON. Raises as the carrier."""
+        return self.carrier.unwrap(wrapped)

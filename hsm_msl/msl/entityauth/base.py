@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hsm_msl.crypto.context import CryptoContext
 from hsm_msl.errors import ErrorCode, MslError
@@ -77,6 +77,14 @@ class EntityAuthScheme(Protocol):
         """
 
 
+@runtime_checkable
+class AssigningScheme(Protocol):
+    """A scheme whose entities are given an identity when they are authenticated."""
+
+    def assign(self, data: EntityAuthData) -> EntityAuthData:
+        """Return the data with the identity given now; ask once per message. Raises StoreError."""
+
+
 EntityAuthSchemes = Mapping[str, EntityAuthScheme]
 
 
@@ -94,6 +102,21 @@ def parse_entity_auth(obj: Mapping[str, Any], schemes: EntityAuthSchemes) -> Ent
     if scheme is None:
         raise MslError(ErrorCode.ENTITYAUTH_FACTORY_NOT_FOUND)
     return scheme.parse(authdata)
+
+
+def authenticate_entity(
+    data: EntityAuthData, schemes: EntityAuthSchemes
+) -> tuple[EntityAuthScheme, EntityAuthData, CryptoContext]:
+    """Return the scheme, the data with the identity it stands for, and the context that proves it.
+
+    Raises:
+        MslError: what the scheme's ``context`` raises.
+        BackendError, StoreError: no answer.
+    """
+    scheme = schemes[data.scheme]
+    if isinstance(scheme, AssigningScheme):
+        data = scheme.assign(data)
+    return scheme, data, scheme.context(data)
 
 
 def check_entity(authorization: Authorization, identity: str, scheme: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hsm_msl.crypto.jwe import JweTransport, Serialization
 from hsm_msl.crypto.transport import RsaTransport, load_rsa_public_key
-from hsm_msl.errors import ErrorCode, MslError
+from hsm_msl.errors import ErrorCode, MslError, UsageError
 from hsm_msl.msl.keyx.base import Answer, KeyRequest, PendingKeyRequest, Requester
 from hsm_msl.ports import (
     DecryptionKey,
@@ -20,6 +21,7 @@ from hsm_msl.ports import (
     SymmetricKeys,
 )
 from hsm_msl.wire import binary, fields
+from hsm_msl.wire.jose import encode_jwe_compact, encode_jwe_json
 
 NAME = "ASYMMETRIC_WRAPPED"
 
@@ -30,16 +32,36 @@ class Mechanism:
 
     Attributes:
         form: how the key is written.
-        transport: makes the transport from the requester's public key (to wrap) and private key (to unwrap).
+        padding: how RSA carries it, or carries the content key of a JWE.
+        serialize: how a JWE is written; None when RSA carries the written key itself.
     """
 
     form: KeyForm
-    transport: Callable[[bytes, DecryptionKey | None], KeyTransport]
+    padding: RsaPadding = RsaPadding.OAEP_SHA1
+    serialize: Serialization | None = None
+
+    def transport(self, public_key: bytes, own: DecryptionKey | None, random: RandomBytes) -> KeyTransport:
+        """Return the transport to the holder of ``public_key``, or, with ``own``, from whoever wrapped for it."""
+        carrier = RsaTransport(self.padding, public_key, own)
+        return carrier if self.serialize is None else JweTransport("RSA-OAEP", carrier, self.serialize, random)
+
+    @property
+    def malformed(self) -> ErrorCode:
+        """The code for a plaintext that is no key.
+
+        With PKCS#1 v1.5 it is the code of a failed decryption, so that nobody learns which of the two happened.
+        """
+        bad_padding = self.padding is RsaPadding.PKCS1
+        return ErrorCode.CIPHERTEXT_BAD_PADDING if bad_padding else ErrorCode.SESSION_KEY_CREATION_FAILURE
 
 
 MECHANISMS: Mapping[str, Mechanism | None] = {
-    "JWK_RSA": Mechanism(KeyForm.JWK_KEY_OPS, lambda public, own: RsaTransport(RsaPadding.OAEP_SHA1, public, own)),
+    "RSA": Mechanism(KeyForm.RAW),
     "ECC": None,  # a name every stack knows and none implements
+    "JWE_RSA": Mechanism(KeyForm.JWK_USE, serialize=encode_jwe_compact),
+    "JWEJS_RSA": Mechanism(KeyForm.JWK_USE, serialize=encode_jwe_json),
+    "JWK_RSA": Mechanism(KeyForm.JWK_KEY_OPS),
+    "JWK_RSAES": Mechanism(KeyForm.JWK_KEY_OPS, RsaPadding.PKCS1),
 }
 
 
@@ -68,12 +90,14 @@ class AsymmetricWrapped:
     Attributes:
         ephemeral: makes one-time key pairs.
         vault: makes and carries session keys.
-        random: source of key pair IDs.
+        random: source of key pair IDs, and of content keys and IVs of JWE.
+        mechanisms: names of the mechanisms this side answers and uses.
     """
 
     ephemeral: EphemeralKeys
     vault: SessionVault
     random: RandomBytes
+    mechanisms: Collection[str] = tuple(MECHANISMS)
     name: str = NAME
 
     def parse_request(self, keydata: Mapping[str, Any]) -> KeyRequest:
@@ -119,15 +143,18 @@ class AsymmetricWrapped:
         """Make session keys and wrap each for the requester.
 
         Raises:
-            MslError: INVALID_PUBLIC_KEY, PLAINTEXT_ILLEGAL_BLOCK_SIZE.
+            MslError: UNSUPPORTED_KEYX_MECHANISM for a mechanism not configured, INVALID_PUBLIC_KEY,
+                PLAINTEXT_ILLEGAL_BLOCK_SIZE.
             BackendError: the session keys could not be made.
         """
         asked = request.parsed
-        mechanism = MECHANISMS.get(asked.mechanism) if isinstance(asked, WrappedRequest) else None
-        if mechanism is None or not isinstance(asked, WrappedRequest):
+        if not isinstance(asked, WrappedRequest):
+            raise UsageError("not an ASYMMETRIC_WRAPPED request")
+        mechanism = MECHANISMS[asked.mechanism] if asked.mechanism in self.mechanisms else None
+        if mechanism is None:
             raise MslError(ErrorCode.UNSUPPORTED_KEYX_MECHANISM)
         keys = self.vault.generate()
-        transport = mechanism.transport(asked.public_key, None)
+        transport = mechanism.transport(asked.public_key, None, self.random)
         encryption, mac = self.vault.export(keys, transport, mechanism.form)
         return Answer(
             {
@@ -153,5 +180,7 @@ class AsymmetricWrapped:
             return None
         if not isinstance(pending.secret, DecryptionKey):
             raise MslError(ErrorCode.KEYX_PRIVATE_KEY_MISSING)
-        transport = mechanism.transport(asked.public_key, pending.secret)
-        return self.vault.receive(response.encryption_key, response.hmac_key, transport, mechanism.form)
+        transport = mechanism.transport(asked.public_key, pending.secret, self.random)
+        return self.vault.receive(
+            response.encryption_key, response.hmac_key, transport, mechanism.form, malformed=mechanism.malformed
+        )

@@ -8,7 +8,7 @@ from typing import Any
 from hsm_msl.crypto.context import CryptoContext, unprotect
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.context import MslContext
-from hsm_msl.msl.entityauth.base import parse_entity_auth
+from hsm_msl.msl.entityauth.base import authenticate_entity, parse_entity_auth
 from hsm_msl.msl.keyx.base import (
     KeyRequest,
     KeyResponse,
@@ -87,8 +87,7 @@ class HeaderDecoder:
             identity = master.identity
             failure = ErrorCode.MESSAGE_MASTERTOKENBASED_VERIFICATION_FAILED
         elif entity is not None:
-            scheme = msl.entity_schemes[entity.scheme]
-            context = scheme.context(entity)
+            scheme, entity, context = authenticate_entity(entity, msl.entity_schemes)
             encrypted, integrity = scheme.encrypts, scheme.protects_integrity
             identity = entity.identity
             failure = ErrorCode.MESSAGE_ENTITYDATABASED_VERIFICATION_FAILED
