@@ -83,3 +83,16 @@ def check_wrapped_aes(wrapped: bytes) -> None:
     check_wrapped(wrapped)
     if len(wrapped) - 8 not in AES_KEY_SIZES:
         raise DataRejectedError("the wrapped key is not as long as an AES key")
+
+
+def check_dh_value(peer: bytes, prime: int) -> int:
+    """Return a peer's Diffie-Hellman value. Raises DataRejectedError outside 2..p-2 (NIST SP 800-56A 5.6.2.3.1).
+
+    Args:
+        peer: big-endian; leading zeros do not matter.
+        prime: the modulus p.
+    """
+    value = int.from_bytes(peer, "big")
+    if not 2 <= value <= prime - 2:
+        raise DataRejectedError("the peer's Diffie-Hellman value is out of range")
+    return value

@@ -1,9 +1,14 @@
-"""The two things asked of the binding that its type stubs do not know."""
+"""What is asked of the binding that its type stubs do not know; the only place where its objects are untyped."""
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import pkcs11
 from pkcs11 import _pkcs11
+
+Handle: TypeAlias = Any
+"""A token object found or made through one session. The binding builds a class for each from its capabilities."""
 
 
 def attach(path: str) -> _pkcs11.lib:

@@ -173,6 +173,15 @@ def fault_of(error: PKCS11Error) -> Fault:
     return _row(error).fault
 
 
+def code_of(error: PKCS11Error) -> int:
+    """Return the CK_RV behind an error of the binding or of a direct call, or -1 when it cannot be told.
+
+    Args:
+        error: the exception.
+    """
+    return _row(error).code
+
+
 def translate(error: PKCS11Error, doing: str) -> BackendError | DataRejectedError:
     """Return the exception of ours that stands for ``error``; the caller raises it.
 

@@ -20,12 +20,15 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_msl.backend.pin import Pin, PinSource
 from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.cryptoki import CKR_PIN_REFUSED, CKR_USER_ALREADY_LOGGED_IN, User
-from hsm_msl.backend.pkcs11.errors import CryptokiError, Fault, fault_of, name_of, translate
+from hsm_msl.backend.pkcs11.errors import CryptokiError, Fault, code_of, fault_of, name_of, translate
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.errors import BackendConfigurationError
 
 LOGIN_ATTEMPTS = 6
-"""For outages only (parallel starts on one SoftHSMv2 directory). A refused PIN is never tried again."""
+"""For ``PASSING`` errors only. A refused PIN is never tried again."""
+
+PASSING = frozenset((0x05, 0x06, 0x30))
+"""What parallel starts on one SoftHSMv2 directory give, or a device that is busy: general, function, device error."""
 
 _REFUSING_FLAGS: dict[User, tuple[tuple[TokenFlag, str], ...]] = {
     User.USER: (
@@ -67,6 +70,11 @@ class Login:
         """The token this login is for."""
         return self._token
 
+    def forked(self) -> None:
+        """Take over in a forked child: the parent's login session means nothing here."""
+        self._lock = threading.Lock()  # another thread of the parent may have held the old one
+        self._session = None
+
     def rebind(self, token: pkcs11.Token) -> None:
         """Use another snapshot of the token, found again after the module was reloaded.
 
@@ -91,7 +99,7 @@ class Login:
                     if not self._holds():
                         self._log_in()
                 except PKCS11Error as error:
-                    if fault_of(error) is not Fault.OUTAGE or attempt == LOGIN_ATTEMPTS:
+                    if code_of(error) not in PASSING or attempt == LOGIN_ATTEMPTS:
                         raise translate(error, f"logging in to token {self._token.label!r}") from None
                 else:
                     return

@@ -53,13 +53,13 @@ PAUSE_SECONDS = 5.0
 
 
 class Pausable(Protocol):
-    """Something that makes calls into a module and can be asked to hold still."""
+    """Something that makes calls into a module and can be asked to hold still for a fork or a reload."""
 
     def pause(self, deadline: float) -> bool:
         """Let no new call start, wait for those in flight until ``deadline`` (monotonic), tell whether all ended."""
 
     def resume(self) -> None:
-        """Undo ``pause``."""
+        """Undo ``pause``; in a forked child (``Module.forked``) and after a reload, forget what the module forgot."""
 
 
 class Module:
@@ -298,14 +298,15 @@ def _guard_forks(module: Module) -> None:
             stack.enter_context(current._paused())
             held.append(stack.close)
 
-    def after() -> None:
-        while held:
+    def after_in_parent() -> None:
+        if held:
             held.pop()()
 
     def after_in_child() -> None:
         current = reference()
         if current is not None:
             current._lock = threading.RLock()  # another thread of the parent may have held the old one
-        after()
+        while held:
+            held.pop()()
 
-    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
+    os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)

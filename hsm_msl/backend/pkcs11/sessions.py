@@ -16,7 +16,7 @@ import pkcs11
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.pkcs11.binding import handle_of
-from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
+from hsm_msl.backend.pkcs11.errors import Fault, fault_of
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.errors import BackendUnavailableError
 
@@ -48,6 +48,7 @@ class SessionPool:
     Args:
         module: the loaded module.
         open_session: opens a session without PIN; the binding's exceptions may pass.
+        gate: asked before every step off the fast path; raises a BackendError while the token is out of service.
         size: the most sessions at once; lowered by itself where the token has fewer.
         wait_seconds: how long ``take`` waits for a free one.
     """
@@ -57,11 +58,14 @@ class SessionPool:
         module: Module,
         open_session: Callable[[], pkcs11.Session],
         *,
+        gate: Callable[[], None] | None = None,
         size: int = DEFAULT_SIZE,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
     ) -> None:
         self._module = module
         self._open = open_session
+        self._gate = gate or module.check
+        self._generation = module.generation
         self._size = size
         self._wait = wait_seconds
         self._free: deque[Lease] = deque()
@@ -78,7 +82,8 @@ class SessionPool:
         """Return a session for this thread's use; give it back with ``give`` or ``discard``.
 
         Raises:
-            BackendUnavailableError: none became free in time, the token opens none, or this process was forked.
+            BackendUnavailableError: none became free in time, or this process was forked. The binding's exceptions
+            pass when the token opens none.
         """
         try:
             lease = self._free.pop()
@@ -164,15 +169,16 @@ class SessionPool:
             return self._changed.wait_for(self._all_parked, max(0.0, deadline - time.monotonic()))
 
     def resume(self) -> None:
-        """Undo ``pause``; in a forked child, forget the parent's sessions instead of lending them."""
+        """Undo ``pause``; sessions of the parent process or of a module that was reloaded meanwhile are forgotten."""
         if self._module.forked:
             self._changed = threading.Condition()  # another thread of the parent may have held the old one
-            self._parked, self._count, self._waiting, self._paused = [], 0, 0, 0
-            self._free.clear()
-            self.epoch += 1
-            return
+            self._waiting, self._paused = 0, 1
+            self._forget()
         with self._changed:
             self._paused -= 1
+            if self._generation != self._module.generation:
+                self._generation = self._module.generation
+                self._forget()
             if not self._paused:
                 self._free.extend(self._parked)
                 self._parked = []
@@ -188,6 +194,12 @@ class SessionPool:
         """How many sessions are open, lent or not."""
         return self._count
 
+    def _forget(self) -> None:
+        # Their numbers may already mean other sessions, so they are not closed.
+        self._free.clear()
+        self._parked, self._count = [], 0
+        self.epoch += 1
+
     def _all_parked(self) -> bool:
         with contextlib.suppress(IndexError):
             while True:
@@ -197,6 +209,7 @@ class SessionPool:
     def _take_slowly(self) -> Lease:
         deadline = time.monotonic() + self._wait
         while True:
+            self._gate()
             lease = self._await_turn(deadline)
             if lease is not None:
                 if lease.epoch == self.epoch:
@@ -213,7 +226,6 @@ class SessionPool:
             self._waiting += 1
             try:
                 while True:
-                    self._module.check()
                     if self._closed:
                         raise BackendUnavailableError("the token was closed")
                     if not self._paused:
@@ -240,7 +252,7 @@ class SessionPool:
                 if fault_of(error) is Fault.BUSY and self._count:
                     self._size = self._count  # the token is full: share what there is
                     return None
-            raise translate(error, "opening a token session") from None
+            raise
         except BaseException:
             with self._changed:
                 self._count -= 1

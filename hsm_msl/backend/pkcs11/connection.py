@@ -1,0 +1,242 @@
+"""One token as this process uses it: login, sessions, epochs, and calls that survive the loss of any of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import pkcs11
+from pkcs11 import Attribute, Mechanism
+from pkcs11.exceptions import PKCS11Error
+
+from hsm_msl.backend.pin import PinSource
+from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
+from hsm_msl.backend.pkcs11.homes import Homes
+from hsm_msl.backend.pkcs11.login import Login
+from hsm_msl.backend.pkcs11.module import Module
+from hsm_msl.backend.pkcs11.recovery import STAGES, Recovery, RecoveryObserver
+from hsm_msl.backend.pkcs11.sessions import DEFAULT_WAIT_SECONDS, SessionPool
+from hsm_msl.backend.pkcs11.vendors import GENERIC, VendorProfile
+from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError
+
+T = TypeVar("T")
+
+RECOVERABLE = frozenset((Fault.STALE, Fault.OUTAGE))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSelector:
+    """How a configuration names one token; everything given must fit. Slot numbers move and are no name.
+
+    Args:
+        label: the token's label.
+        serial: its serial number.
+        manufacturer: its manufacturer.
+        model: its model.
+    """
+
+    label: str | None = None
+    serial: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+
+    def find(self, module: Module) -> pkcs11.Token:
+        """Return the one token that fits. Raises BackendError as ``Module.token`` does.
+
+        Args:
+            module: where to look.
+        """
+        return module.token(label=self.label, serial=self.serial, manufacturer=self.manufacturer, model=self.model)
+
+    def __str__(self) -> str:
+        given = {name: getattr(self, name) for name in ("label", "serial", "manufacturer", "model")}
+        return " ".join(f"{name}={value}" for name, value in given.items() if value is not None) or "the only token"
+
+
+class Target(Protocol):
+    """A key the connection can call again after a recovery."""
+
+    def attempt(self, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        """Run the operation once on a current handle; the binding's exceptions pass."""
+
+    @property
+    def doing(self) -> str:
+        """What a call on this key is, for messages."""
+
+
+class Connection:
+    """A token connection; logs in when made.
+
+    Args:
+        module: the loaded module.
+        selector: which token of it.
+        pin: where the PIN comes from, or None for a token with a pad.
+        profile: what is known about the vendor.
+        sessions: the most sessions for calls; None takes the profile's number.
+        wait_seconds: how long a call waits for a session.
+        observer: hears of recoveries and outages.
+        monotonic: seconds that never run backwards.
+
+    Raises:
+        BackendConfigurationError: no such token, or the PIN is refused.
+        BackendUnavailableError: the token gives no answer.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        selector: TokenSelector,
+        pin: PinSource | None,
+        profile: VendorProfile = GENERIC,
+        *,
+        sessions: int | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+        observer: RecoveryObserver | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.module = module
+        self.selector = selector
+        self.profile = profile
+        token = selector.find(module)
+        # A token without criteria must stay the same one after a reload.
+        self._found = TokenSelector(label=token.label, serial=token.serial.decode("utf-8", errors="replace"))
+        self.login = Login(module, token, pin)
+        self.login.ensure()
+        self.recovery = Recovery(self, token.label, monotonic, observer)
+        self.pool = SessionPool(
+            module,
+            self.open_session,
+            gate=self.recovery.gate,
+            size=sessions or profile.sessions,
+            wait_seconds=wait_seconds,
+        )
+        self.witnesses: list[dict[Attribute, Any]] = []  # searches that succeeded, to repeat when another one fails
+        self.mechanisms = mechanisms_of(token) - profile.broken
+        self.homes = Homes(self, profile.homes)
+        module.join(self)
+
+    @property
+    def token(self) -> pkcs11.Token:
+        """The binding's token object, as last found."""
+        return self.login.token
+
+    @property
+    def name(self) -> str:
+        """The token's label."""
+        return self._found.label or "?"
+
+    @property
+    def epoch(self) -> int:
+        """Counts the times that every session and handle became void."""
+        return self.pool.epoch
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child that inherited the connection."""
+        return self.module.forked
+
+    def open_session(self) -> pkcs11.Session:
+        """Open a session without PIN; the binding's exceptions pass."""
+        return self.token.open()
+
+    def retry(
+        self,
+        target: Target,
+        error: PKCS11Error,
+        epoch: int,
+        operation: Callable[..., T],
+        arguments: tuple[Any, ...],
+    ) -> T:
+        """Recover and run a failed operation again, at most once per stage; only for operations that may repeat.
+
+        The caller holds no session any more.
+
+        Args:
+            target: the key.
+            error: why the first try failed.
+            epoch: the epoch of that try.
+            operation: what is done with the handle.
+            arguments: its arguments after the handle.
+
+        Returns:
+            What the operation returns.
+
+        Raises:
+            BackendError: as ``translate`` says, after the last stage BackendUnavailableError.
+            DataRejectedError: the input was refused.
+        """
+        for attempt in range(len(STAGES)):
+            if fault_of(error) not in RECOVERABLE:
+                raise translate(error, target.doing) from None
+            self.recovery.heal(epoch, attempt)
+            epoch = self.epoch
+            try:
+                return target.attempt(operation, arguments)
+            except PKCS11Error as again:
+                error = again
+        raise translate(error, target.doing) from None
+
+    def pause(self, deadline: float) -> bool:  # noqa: ARG002  # the pool and the homes do the waiting
+        """Hold still (``Pausable``); there is nothing of its own to wait for."""
+        return True
+
+    def resume(self) -> None:
+        """Undo ``pause``; take over in a forked child."""
+        if self.forked:
+            self.login.forked()
+            self.recovery.forked()
+
+    def prove(self) -> bool:
+        """Ask the token whether this process is logged in. Raises BackendUnavailableError without an answer."""
+        return self.login.proved()
+
+    def renew(self) -> None:
+        """Begin a new epoch and log in. Raises BackendError as ``Login.ensure`` does."""
+        self.pool.renew()
+        self.login.ensure()
+
+    def suspend(self) -> None:
+        """Begin a new epoch without sessions."""
+        self.pool.renew()
+
+    def reload(self) -> None:
+        """Start the module again, find the token again and log in.
+
+        Raises:
+            BackendUnavailableError: the module or the token does not come back.
+            BackendConfigurationError: the PIN is refused.
+        """
+        self.module.reinitialize()
+        try:
+            token = self._found.find(self.module)
+        except BackendConfigurationError as error:
+            # It was there when the service started, so its absence is an outage and no mistake of the operator.
+            raise BackendUnavailableError(str(error)) from None
+        self.login.rebind(token)
+        self.renew()
+
+    def close(self) -> None:
+        """Log out and close every session of this token."""
+        self.homes.close()
+        self.pool.close()
+        self.login.close()
+
+    def __repr__(self) -> str:
+        return f"Connection({self._found})"
+
+
+def mechanisms_of(token: pkcs11.Token) -> frozenset[Mechanism | int]:
+    """Return what the token says it can do; vendors' own mechanisms are numbers.
+
+    Args:
+        token: the binding's token.
+
+    Raises:
+        BackendUnavailableError: the token gives no answer.
+    """
+    try:
+        return frozenset(token.slot.get_mechanisms())
+    except PKCS11Error as error:
+        raise translate(error, f"listing the mechanisms of token {token.label!r}") from None

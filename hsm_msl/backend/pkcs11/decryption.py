@@ -1,0 +1,101 @@
+"""RSA decryption with a private key on a token (port ``DecryptionKey``)."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from pkcs11 import MGF, Mechanism
+from pkcs11.exceptions import GeneralError
+
+from hsm_msl.backend.pkcs11.binding import Handle
+from hsm_msl.backend.pkcs11.lookup import TokenObject
+from hsm_msl.backend.pkcs11.public import public_half
+from hsm_msl.backend.pkcs11.verdicts import judged
+from hsm_msl.errors import DataRejectedError, KeyPolicyError, MechanismUnsupportedError
+from hsm_msl.ports import RsaPadding
+
+REFUSED = "the RSA ciphertext was refused"
+
+_OAEP = Mechanism.RSA_PKCS_OAEP
+_MECHANISMS: dict[RsaPadding, tuple[Mechanism, tuple[Mechanism, MGF, None] | None]] = {
+    RsaPadding.OAEP_SHA1: (_OAEP, (Mechanism.SHA_1, MGF.SHA1, None)),
+    RsaPadding.OAEP_SHA256: (_OAEP, (Mechanism.SHA256, MGF.SHA256, None)),
+    RsaPadding.PKCS1: (Mechanism.RSA_PKCS, None),
+}
+
+PADDINGS: dict[RsaPadding, padding.AsymmetricPadding] = {
+    RsaPadding.OAEP_SHA1: padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None),  # noqa: S303  # what MSL speaks
+    RsaPadding.OAEP_SHA256: padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None),
+    RsaPadding.PKCS1: padding.PKCS1v15(),
+}
+
+
+class TokenDecryptionKey:
+    """An RSA private key on a token that decrypts.
+
+    Args:
+        target: the private key.
+
+    Raises:
+        BackendError: the public half cannot be read.
+        KeyPolicyError: not an RSA key.
+    """
+
+    __slots__ = ("_key", "_public", "_target")
+
+    def __init__(self, target: TokenObject) -> None:
+        self._target = target
+        self._public = target.call(public_half)
+        key = serialization.load_der_public_key(self._public)
+        if not isinstance(key, rsa.RSAPublicKey):
+            raise KeyPolicyError(f"{target.doing}: only RSA keys decrypt")
+        self._key = key
+
+    @property
+    def target(self) -> TokenObject:
+        """What the operations are run on."""
+        return self._target
+
+    @property
+    def public_key(self) -> bytes:
+        """The public half, SubjectPublicKeyInfo DER."""
+        return self._public
+
+    def decrypt(self, data: bytes, padding: RsaPadding) -> bytes:
+        """Return the plaintext.
+
+        Args:
+            data: as long as the modulus.
+            padding: how it was padded.
+
+        Raises:
+            DataRejectedError: the same for every kind of bad input.
+            MechanismUnsupportedError: the token does not know the padding (SoftHSMv2: OAEP with SHA-256).
+            BackendError: see ``errors.translate``.
+        """
+        mechanism, parameter = _MECHANISMS[padding]
+        if mechanism not in self._target.connection.mechanisms:
+            raise MechanismUnsupportedError(f"{self._target.doing}: the token has no {padding.value}")
+        if len(data) != self._key.key_size // 8:
+            raise DataRejectedError(REFUSED)
+        return self._target.call(self._decrypt, data, padding, mechanism, parameter)
+
+    def _decrypt(
+        self, handle: Handle, data: bytes, padding: RsaPadding, mechanism: Mechanism, parameter: object
+    ) -> bytes:
+        def run(ciphertext: bytes = data) -> bytes:
+            result: bytes = handle.decrypt(ciphertext, mechanism=mechanism, mechanism_param=parameter)
+            return result
+
+        def prove() -> None:
+            sample = secrets.token_bytes(16)
+            if not hmac.compare_digest(run(self._key.encrypt(sample, PADDINGS[padding])), sample):
+                raise GeneralError
+
+        return judged(run, prove, self._target.connection.profile.vague, REFUSED)
+
+    def __repr__(self) -> str:
+        return f"TokenDecryptionKey({self._target!r})"
