@@ -10,10 +10,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
-from hsm_msl.msl.keyx.dh_group import DhGroup
 
 from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
 from hsm_msl.errors import DataRejectedError
+from hsm_msl.msl.keyx.dh_group import DhGroup
 from hsm_msl.ports import AgreementKey, DecryptionKey, RandomBytes, RsaPadding, SignatureScheme, SymmetricKeys
 
 SMALL_GROUP = "small"

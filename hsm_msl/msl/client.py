@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from hsm_msl.crypto.context import CryptoContext
-from hsm_msl.errors import ErrorCode, MslError, ResponseCode, UsageError
+from hsm_msl.errors import ErrorCode, MslError, ResponseCode
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import (
@@ -199,7 +199,7 @@ class MslClient:
             yield from _deliver(reader, header)
             return Response(b"", header, len(requests), tuple(requests))
         if failure is None:
-            raise UsageError("a conversation ended without reply or error")
+            raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
         raise ErrorResponseError(failure)
 
     def _pieces(self, message: Message, header: MessageHeader, encoded: bytes) -> Iterator[bytes]:

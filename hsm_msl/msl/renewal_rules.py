@@ -51,7 +51,9 @@ def renewable(state: ClientState, token: MasterToken, now: float, after_messages
     """
     if token.is_renewable(state.remote_time(now), now):
         return True
-    return after_messages > 0 and state.messages(token) >= after_messages
+    sent = state.messages(token)
+    # A server that does not renew yet is asked again after as many more messages, not with each of them.
+    return after_messages > 0 and sent > 0 and sent % after_messages == 0
 
 
 def user_may_renew(message: Message, state: ClientState, user_id_token: UserIdToken | None, now: float) -> bool:
