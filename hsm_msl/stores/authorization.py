@@ -15,11 +15,12 @@ from typing import Protocol
 import msgspec
 from sqlalchemy import Executable, bindparam, delete, or_, select
 
-from hsm_msl.errors import StoreError
+from hsm_msl.errors import StoreError, UsageError
 from hsm_msl.ports import Revocations
 from hsm_msl.stores.rows import insert_or_replace
 from hsm_msl.stores.schema import SCHEME_RULE
 from hsm_msl.stores.sql import Database
+from hsm_msl.stores.text import MAX_KEY_BYTES, long_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,14 @@ class SqlRules:
         return [rule for rule in rules if not rule.pattern or _matches(rule.entity, identity)]
 
     def put(self, rule: SchemeRule) -> None:
-        """Add a rule, or replace that of the same entity or pattern. Raises StoreError."""
+        """Add a rule, or replace that of the same entity or pattern.
+
+        Raises:
+            UsageError: the entity or pattern is longer than can be kept.
+            StoreError: nothing was stored.
+        """
+        if long_name(rule.entity) is not None:
+            raise UsageError(f"the entity of a rule must not be above {MAX_KEY_BYTES} bytes")
         row = {"entity": rule.entity, "pattern": int(rule.pattern)}
         lists = {name: _written(getattr(rule, name)) for name in _LISTS}
         with self._database.statements() as connection:

@@ -16,6 +16,7 @@ from hsm_msl.scheme_ports import WrappedKeys
 from hsm_msl.stores.rows import insert_or_replace
 from hsm_msl.stores.schema import FLEET_IMPORT, FLEET_KEY
 from hsm_msl.stores.sql import Database
+from hsm_msl.stores.text import long_name
 
 _T = FLEET_KEY.c
 _GET = select(_T.encryption, _T.mac, _T.wrapping, _T.kek).where(_T.identity == bindparam("i"))
@@ -132,7 +133,10 @@ class FleetKeyStore:
         """
         with self._database.statements() as connection:
             rows = connection.execute(_PAGE, {"k": wrapping_key, "after": after, "n": limit}).all()
-        return [FleetEntry(row.identity, WrappedKeys(row.encryption, row.mac, row.wrapping, row.kek)) for row in rows]
+        return [
+            FleetEntry(row.long_name or row.identity, WrappedKeys(row.encryption, row.mac, row.wrapping, row.kek))
+            for row in rows
+        ]
 
 
 def _row(identity: str, keys: WrappedKeys) -> dict[str, str | bytes | None]:
@@ -142,4 +146,5 @@ def _row(identity: str, keys: WrappedKeys) -> dict[str, str | bytes | None]:
         "mac": keys.mac,
         "wrapping": keys.wrapping,
         "kek": keys.wrapping_key,
+        "long_name": long_name(identity),
     }

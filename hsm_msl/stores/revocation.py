@@ -13,7 +13,7 @@ from hsm_msl.ports import Clock
 from hsm_msl.stores.rows import count_up, insert_or_replace
 from hsm_msl.stores.schema import REVISION, REVOCATION, WHOLE_SUBJECT
 from hsm_msl.stores.sql import Database
-from hsm_msl.stores.text import as_read_back
+from hsm_msl.stores.text import as_read_back, long_name
 
 
 class Subject(Enum):
@@ -134,7 +134,7 @@ class SqlRevocations:
         """Return up to ``limit`` revocations from position ``start``, oldest first. Raises StoreError."""
         with self._database.statements() as connection:
             rows = connection.execute(_LIST, {"o": start, "n": limit}).all()
-        return [_revocation(row.kind, row.subject, row.serial, row.reason, row.since) for row in rows]
+        return [_revocation(row) for row in rows]
 
     def changes(self, after: int) -> RevocationChanges:
         """Return everything changed after a revision (0: everything). Raises StoreError."""
@@ -146,8 +146,7 @@ class SqlRevocations:
         revoked: list[Revocation] = []
         withdrawn: list[Revocation] = []
         for row in rows:
-            revocation = _revocation(row.kind, row.subject, row.serial, row.reason, row.since)
-            (revoked if row.in_force else withdrawn).append(revocation)
+            (revoked if row.in_force else withdrawn).append(_revocation(row))
         return RevocationChanges(rows[-1].revision if rows else after, revoked, withdrawn, complete)
 
     def _find(self, subject: Subject, name: str, serial: int) -> bool:
@@ -161,6 +160,7 @@ class SqlRevocations:
             "kind": revocation.subject.value,
             "subject": revocation.name,
             "serial": WHOLE_SUBJECT if revocation.serial is None else revocation.serial,
+            "long_name": long_name(revocation.name),
             "reason": revocation.reason,
             "since": int(self._clock()),
             "in_force": int(in_force),
@@ -169,5 +169,18 @@ class SqlRevocations:
         connection.execute(self._put, row)
 
 
-def _revocation(kind: str, name: str, serial: int, reason: str, since: int) -> Revocation:
-    return Revocation(Subject(kind), name, None if serial == WHOLE_SUBJECT else serial, reason, since)
+class _Row(Protocol):
+    """A row of the table, as SQLAlchemy gives it."""
+
+    kind: str
+    subject: str
+    long_name: str | None
+    serial: int
+    reason: str
+    since: int
+
+
+def _revocation(row: _Row) -> Revocation:
+    serial = None if row.serial == WHOLE_SUBJECT else row.serial
+    name = row.subject if row.long_name is None else row.long_name
+    return Revocation(Subject(row.kind), name, serial, row.reason, row.since)

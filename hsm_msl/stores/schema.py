@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
 
 from hsm_msl.stores.sql import Database
-from hsm_msl.stores.text import NameText
+from hsm_msl.stores.text import AnyText, NameText
 
 LAYOUT_VERSION = 1
 """Raised with every change of the tables; a database in another version is refused, not guessed at."""
@@ -46,7 +46,8 @@ REVOCATION = _table(
     Column("kind", String(8), primary_key=True),
     Column("subject", NameText, primary_key=True),
     Column("serial", BigInteger, primary_key=True, autoincrement=False),
-    Column("reason", NameText, nullable=False),
+    Column("long_name", AnyText),
+    Column("reason", AnyText, nullable=False),
     Column("since", BigInteger, nullable=False),
     # A withdrawn revocation stays as a row, so that caches learn of the withdrawal from the next revision.
     Column("in_force", Integer, nullable=False),
@@ -62,7 +63,7 @@ REVISION = _table(
 USERS = _table(
     "users",
     Column("email", NameText, primary_key=True),
-    Column("identity", NameText, nullable=False),
+    Column("identity", AnyText, nullable=False),
     Column("password", String, nullable=False),
 )
 
@@ -83,6 +84,7 @@ FLEET_KEY = _table(
     Column("mac", LargeBinary, nullable=False),
     Column("wrapping", LargeBinary),
     Column("kek", String, nullable=False),
+    Column("long_name", AnyText),
 )
 
 FLEET_IMPORT = _table(

@@ -11,11 +11,10 @@ MAX_KEY_BYTES = 1024
 """UTF-8 bytes stored as they are; PostgreSQL refuses index rows above 2704 bytes."""
 
 
-class NameText(TypeDecorator[str]):
-    r"""A text column that takes what databases refuse in text, so that a strange identity is merely unknown.
+class AnyText(TypeDecorator[str]):
+    r"""A text column that takes what databases refuse in text, and gives it back unchanged.
 
-    The zero character, lone surrogates and the backslash are written as ``\0``, ``\udXXX`` and ``\\``. A name
-    above ``MAX_KEY_BYTES`` is stored, and given back, as ``\#`` and its SHA-256 in hexadecimal.
+    The zero character, lone surrogates and the backslash are written as ``\0``, ``\udXXX`` and ``\\``.
     """
 
     impl = String
@@ -24,12 +23,31 @@ class NameText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Return the stored form."""
         del dialect
-        return None if value is None else _stored(value)
+        return None if value is None else _escaped(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return the name, or the digest form of a long one."""
+        """Return the text."""
         del dialect
         return None if value is None else _read(value)
+
+
+class NameText(AnyText):
+    r"""A text column for keys, so that a strange identity is merely unknown.
+
+    A name above ``MAX_KEY_BYTES`` is stored, and given back, as ``\#`` and its SHA-256 in hexadecimal.
+    """
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the stored form."""
+        del dialect
+        return None if value is None else _stored(value)
+
+
+def long_name(name: str) -> str | None:
+    """Return a name that a ``NameText`` column keeps only the digest of, to be kept beside it; None for others."""
+    return None if as_read_back(name) == name else name
 
 
 def as_read_back(name: str) -> str:
@@ -38,12 +56,18 @@ def as_read_back(name: str) -> str:
 
 
 def _stored(name: str) -> str:
-    if len(name) <= MAX_KEY_BYTES // 4 and name.isascii() and "\0" not in name and "\\" not in name:
-        return name
-    text = name.replace("\\", "\\\\").replace("\0", "\\0")
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = _escaped(name)
+    if len(text) <= MAX_KEY_BYTES // 4:
+        return text
     data = text.encode("utf-8")
     return text if len(data) <= MAX_KEY_BYTES else "\\#" + hashlib.sha256(data).hexdigest()
+
+
+def _escaped(text: str) -> str:
+    if text.isascii() and "\0" not in text and "\\" not in text:
+        return text
+    text = text.replace("\\", "\\\\").replace("\0", "\\0")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _read(stored: str) -> str:

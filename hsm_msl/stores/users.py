@@ -14,6 +14,7 @@ from hsm_msl.stores.passwords import Passwords, RecentPasswords
 from hsm_msl.stores.rows import insert_missing
 from hsm_msl.stores.schema import USERS
 from hsm_msl.stores.sql import Database
+from hsm_msl.stores.text import MAX_KEY_BYTES, long_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class UserDirectory:
             identity: what tokens will say; the email when None.
 
         Raises:
-            UsageError: blank email or password, or the email is taken.
+            UsageError: blank email or password, a very long email, or the email is taken.
             StoreError: nothing was stored.
         """
         self._add(email, self._passwords.hash(password), identity)
@@ -99,7 +100,7 @@ class UserDirectory:
         """Keep a new user whose argon2 text exists already, taken over from elsewhere.
 
         Raises:
-            UsageError: blank email, not an argon2 text, or the email is taken.
+            UsageError: blank or very long email, not an argon2 text, or the email is taken.
             StoreError: nothing was stored.
         """
         self._passwords.check(password_hash)
@@ -119,8 +120,8 @@ class UserDirectory:
 
     def _add(self, email: str, password_hash: str, identity: str | None) -> None:
         email = email.strip()
-        if not email:
-            raise UsageError("an email must not be blank")
+        if not email or long_name(email) is not None:
+            raise UsageError(f"an email must not be blank or above {MAX_KEY_BYTES} bytes")
         if not self._records.add(UserRecord(email, email if identity is None else identity, password_hash)):
             raise UsageError(f"there is a user {email!r} already; set_password changes the password")
 

@@ -8,7 +8,7 @@ import pytest
 from database_fixture import url_of
 from sqlalchemy import text
 
-from hsm_msl.errors import StoreError
+from hsm_msl.errors import StoreError, UsageError
 from hsm_msl.ports import Authorization
 from hsm_msl.stores.authorization import RuleAuthorization, RuleSource, RuleTable, SchemeRule, SqlRules
 from hsm_msl.stores.memory import MemoryRevocations
@@ -185,6 +185,10 @@ class TestSqlRules:
         for rule in given:
             rules.put(rule)
         assert set(rules.rules()) == set(given)
+
+    def test_an_endless_entity_is_refused(self, rules: SqlRules) -> None:
+        with pytest.raises(UsageError):
+            rules.put(SchemeRule("x" * 2000))
 
     def test_a_change_is_in_force_at_once_on_another_server(self, database: Database, rules: SqlRules) -> None:
         port = RuleAuthorization([SqlRules(database)], MemoryRevocations(lambda: 0.0))

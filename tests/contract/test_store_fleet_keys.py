@@ -113,14 +113,14 @@ def test_removed_entity_is_unknown(store: FleetKeyStore) -> None:
 def test_entries_under_one_wrapping_key_can_be_walked_and_wrapped_anew(store: FleetKeyStore) -> None:
     """Rotation of the key-encrypting key: the old one may go when no entity is counted under it."""
     store.put_many(entries(25))
-    store.put_many([FleetEntry("already new", keys("fleet-2"))])
-    assert store.count() == {"fleet-1": 25, "fleet-2": 1}
+    store.put_many([FleetEntry("already new", keys("fleet-2")), FleetEntry("x" * 5000, keys())])
+    assert store.count() == {"fleet-1": 26, "fleet-2": 1}
     after, seen = "", 0
     while page := store.wrapped_under("fleet-1", after=after, limit=10):
         store.put_many([FleetEntry(entry.identity, keys("fleet-2")) for entry in page])
         after, seen = page[-1].identity, seen + len(page)
-    assert seen == 25
-    assert store.count() == {"fleet-2": 26}
+    assert seen == 26
+    assert store.count() == {"fleet-2": 27}
 
 
 def test_keys_out_of_reach_are_a_store_error(database: Database) -> None:

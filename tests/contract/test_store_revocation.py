@@ -103,6 +103,11 @@ def test_any_text_can_be_revoked_and_meets_no_other(store: MemoryRevocations | S
     for name in strange[::2]:
         store.revoke(Revocation(Subject.ENTITY, name))
     assert [store.entity_revoked(name) for name in strange] == [True, False] * 3
+    listed = store.in_force()
+    assert [revocation.name for revocation in listed] == strange[::2]
+    for revocation in listed:
+        assert store.withdraw(revocation)
+    assert [store.entity_revoked(name) for name in strange] == [False] * 6
 
 
 def test_revocations_out_of_reach_are_a_store_error(database: Database) -> None:

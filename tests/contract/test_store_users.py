@@ -120,9 +120,16 @@ def test_taken_email_and_blank_values_are_refused(users: UserDirectory) -> None:
     with pytest.raises(UsageError, match="already"):
         users.add("ann@example.com", "second")
     assert users.authenticate("ann@example.com", "first") is not None
-    for email, password in ((" ", "x"), ("bob@example.com", " ")):
+    for email, password in ((" ", "x"), ("x" * 2000, "x"), ("bob@example.com", " ")):
         with pytest.raises(UsageError, match="blank"):
             users.add(email, password)
+
+
+def test_long_and_strange_identities_are_kept(users: UserDirectory) -> None:
+    identities = ["x" * 5000, "a\0\\b", "\ud800", ""]
+    for number, identity in enumerate(identities):
+        users.add(f"user{number}", "password", identity)
+    assert [users.authenticate(f"user{number}", "password") for number in range(4)] == identities
 
 
 def test_changed_password_replaces_the_old_one(users: UserDirectory) -> None:
