@@ -1,5 +1,8 @@
-"""What every test may ask for; fixtures live in their own files and are only named here."""
+"""What every test may ask for; fixtures live in their own files and are only named here.
+
+A file comes before the files that import it.
+"""
 
 from __future__ import annotations
 
-pytest_plugins = ["ceremony_fixture", "database_fixture", "postgres_fixture"]
+pytest_plugins = ["ceremony_fixture", "database_fixture", "postgres_fixture", "softhsm_fixture", "recorded_token"]

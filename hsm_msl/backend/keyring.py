@@ -62,7 +62,7 @@ class PurposeView(Generic[Key]):
         self.replace(versions)
 
     def replace(self, versions: Iterable[KeyVersion[Key]]) -> None:
-        """Take other versions into use, in one step. Raises ConfigurationError as the class says, changing nothing."""
+        """Take other versions into use in one step. Raises ConfigurationError and then changes nothing."""
         found = tuple(versions)
         names = [version.version for version in found]
         if len(set(names)) != len(names):
