@@ -18,8 +18,8 @@ from dialog_keys import (
     ec_key,
     rsa_key,
 )
-
 from hsm_msl.dialog.binding import Binding, PinnedCertificate
+from hsm_msl.dialog.clock import SteadyClock
 from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.dialog.engine import DialogEngine
 from hsm_msl.dialog.identity import LocalService
@@ -36,11 +36,21 @@ EC_OPENED = (2,)
 
 
 class Clock:
+    """The wall clock of the machine; ``now`` may be set, ``advance`` is time that really passes."""
+
     def __init__(self) -> None:
         self.now = float(START)
+        self.uptime = 0.0
 
     def __call__(self) -> float:
         return self.now
+
+    def monotonic(self) -> float:
+        return self.uptime
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.uptime += seconds
 
 
 class Randomness:
@@ -103,7 +113,8 @@ class Service:
         )
 
     def new_engine(self) -> DialogEngine:
-        return DialogEngine(self.local, self.store, self.clock, self.random, self.sizes)
+        clock = SteadyClock(self.clock, self.clock.monotonic)
+        return DialogEngine(self.local, self.store, clock, self.random, self.sizes)
 
     def restart(self) -> None:
         self.engine = self.new_engine()

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msl_world import LIFETIME, RENEWAL_WINDOW, Device, World, key_requests
-
 from hsm_msl.crypto.context import CryptoContext, protect
 from hsm_msl.errors import ErrorCode, ResponseCode
 from hsm_msl.msl.context import MslContext
@@ -21,6 +19,7 @@ from hsm_msl.msl.tokens.user_id_token import UserIdToken
 from hsm_msl.ports import SessionData, SymmetricKeys
 from hsm_msl.wire import binary, codec, compression
 from hsm_msl.wire.tokenizer import read_all
+from msl_world import LIFETIME, RENEWAL_WINDOW, Device, World, key_requests
 
 MESSAGE_ID = 5000
 """ID of composed requests unless a test sets another."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from msl_messages import MESSAGE_ID, Observer, Opened, Sender, entity, error_message, seal_chunk, seal_header
-from msl_world import Device, World
-
 from hsm_msl.errors import ErrorCode, ResponseCode
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.keyx.base import KeyResponse, Requester, parse_key_request, respond
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.tokens.issuer import next_long
 from hsm_msl.wire import codec
+from msl_messages import MESSAGE_ID, Observer, Opened, Sender, entity, error_message, seal_chunk, seal_header
+from msl_world import Device, World
 
 Step = Callable[[bytes, Opened], bytes]
 """Answers one request, given as it came and opened."""

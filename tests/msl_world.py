@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from msl_keys import GROUPS, SMALL_GROUP, Ephemeral, Lookup, Ring, RsaSigner, RsaVerifier, rsa_key, symmetric_keys
-
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.token_keys import TokenKeys
@@ -40,6 +38,7 @@ from hsm_msl.msl.userauth.base import UserAuthData
 from hsm_msl.msl.userauth.email_password import EmailPasswordScheme, email_password_data
 from hsm_msl.ports import RandomBytes, RenewalStore, ReplayStore, SymmetricKeys, VerifyingKey
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore
+from msl_keys import GROUPS, SMALL_GROUP, Ephemeral, Lookup, Ring, RsaSigner, RsaVerifier, rsa_key, symmetric_keys
 
 START = 1_700_000_000
 RENEWAL_WINDOW = 100

@@ -12,9 +12,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_der_private_key,
 )
-from msl_keys import Lookup, Ring
-from msl_world import Grants, RevocationList
-from recorded_exchange import Recording
 
 from hsm_msl.backend.software import (
     SoftwareAesKey,
@@ -42,6 +39,9 @@ from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.email_password import EmailPasswordScheme
 from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore
+from msl_keys import Lookup, Ring
+from msl_world import Grants, RevocationList
+from recorded_exchange import Recording
 
 USERS = {"ada@example.org": "correct-horse-battery"}
 CAPABILITIES = Capabilities(("GZIP", "LZW"), ("en-US",))

@@ -1,7 +1,7 @@
 """A SoftHSMv2 token store of this test process's own, with initialised tokens ready to be filled.
 
-SoftHSMv2 looks for tokens once, when its module starts, so every token a test of this process may need is made before.
-Objects that other processes put into them are seen at once.
+SoftHSMv2 looks for tokens once, when its module starts, so every token that tests of this process may need is
+made before. Objects that other processes put into them are seen at once.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from hsm_msl.errors import ErrorCode, ResponseCode
+from hsm_msl.wire.limits import MAX_LONG
 from msl_keys import Ring, symmetric_keys
 from msl_messages import (
     Observer,
@@ -19,9 +22,6 @@ from msl_messages import (
 )
 from msl_script import Script, answer, assert_refused, real
 from msl_world import LIFETIME, RENEWAL_WINDOW, START, Inbox, World, secret
-
-from hsm_msl.errors import ErrorCode, ResponseCode
-from hsm_msl.wire.limits import MAX_LONG
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from msl_messages import Opened, compose, entity, issued_session, key_request_data, seal_chunk
-from msl_script import Script, answer, assert_refused, exchange_keys, real
-from msl_world import RENEWAL_WINDOW, Credentials, Device, Inbox, World, public, secret
 
 from hsm_msl.errors import ErrorCode, MslError, ResponseCode
 from hsm_msl.msl.conversation import Message
+from msl_messages import Opened, compose, entity, issued_session, key_request_data, seal_chunk
+from msl_script import Script, answer, assert_refused, exchange_keys, real
+from msl_world import RENEWAL_WINDOW, Credentials, Device, Inbox, World, public, secret
 
 
 @pytest.fixture

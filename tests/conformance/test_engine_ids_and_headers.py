@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
+from hsm_msl.errors import ErrorCode, MslError, ResponseCode
+from hsm_msl.msl.client import ErrorResponseError
+from hsm_msl.wire.limits import MAX_LONG
 from msl_messages import (
     MESSAGE_ID,
     compose,
@@ -14,10 +18,6 @@ from msl_messages import (
 )
 from msl_script import Script, accept, answer, assert_refused, real, refuse
 from msl_world import ADA, START, Inbox, World, public, secret
-
-from hsm_msl.errors import ErrorCode, MslError, ResponseCode
-from hsm_msl.msl.client import ErrorResponseError
-from hsm_msl.wire.limits import MAX_LONG
 
 
 @pytest.fixture

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from hsm_msl.errors import ErrorCode, ResponseCode
+from hsm_msl.msl.response import Requirements
+from hsm_msl.msl.server import RejectedError, Reply, Request
 from msl_messages import (
     Opened,
     Sender,
@@ -18,10 +22,6 @@ from msl_messages import (
 )
 from msl_script import answer, assert_refused
 from msl_world import ADA, BOB, LIFETIME, PASSWORDS, RENEWAL_WINDOW, START, Inbox, World
-
-from hsm_msl.errors import ErrorCode, ResponseCode
-from hsm_msl.msl.response import Requirements
-from hsm_msl.msl.server import RejectedError, Reply, Request
 
 GOOD = password_data(ADA, PASSWORDS[ADA])
 

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import psycopg
-from postgres_fixture import PostgresCluster
 from sqlalchemy import create_engine, text
+
+from postgres_fixture import PostgresCluster
 
 
 def test_each_test_gets_an_empty_database(postgres_cluster: PostgresCluster) -> None:

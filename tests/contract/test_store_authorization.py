@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from database_fixture import url_of
 from sqlalchemy import text
 
+from database_fixture import url_of
 from hsm_msl.errors import StoreError, UsageError
 from hsm_msl.ports import Authorization
 from hsm_msl.stores.authorization import RuleAuthorization, RuleSource, RuleTable, SchemeRule, SqlRules

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_fixture import PostgresCluster
 from sqlalchemy import text
 
 from hsm_msl.errors import ConfigurationError, StoreError
 from hsm_msl.stores.replay import SqlReplayStore
 from hsm_msl.stores.schema import METADATA, prepare
 from hsm_msl.stores.sql import Database
+from postgres_fixture import PostgresCluster
 
 
 def scalar(database: Database, statement: str) -> object:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from database_fixture import url_of
 
+from database_fixture import url_of
 from hsm_msl.errors import StoreError
 from hsm_msl.ports import RenewalState, RenewalStore
 from hsm_msl.stores.memory import MemoryRenewalStore

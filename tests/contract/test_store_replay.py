@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.queues import Queue
 
 import pytest
-from database_fixture import url_of
 
+from database_fixture import url_of
 from hsm_msl.errors import StoreError
 from hsm_msl.ports import ReplayStore
 from hsm_msl.stores.memory import MemoryReplayStore

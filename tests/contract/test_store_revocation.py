@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from database_fixture import url_of
 from sqlalchemy import text
 
+from database_fixture import url_of
 from hsm_msl.errors import ConfigurationError, StoreError
 from hsm_msl.ports import Revocations
 from hsm_msl.stores.memory import MemoryRevocations

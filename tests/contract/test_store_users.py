@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import argon2
 import pytest
-from database_fixture import url_of
 from sqlalchemy import text
 
+from database_fixture import url_of
 from hsm_msl.errors import StoreError, UsageError
 from hsm_msl.ports import Users
 from hsm_msl.stores.memory import MemoryUserRecords

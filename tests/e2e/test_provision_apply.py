@@ -9,9 +9,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from ceremony_fixture import PROVISIONING, CeremonyBench
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ceremony_fixture import PROVISIONING, CeremonyBench
 
 KPE = "000102030405060708090a0b0c0d0e0f"
 KPH = "101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from hsm_msl.errors import ConfigurationError
 from hsm_provision.ceremony import read_ceremony
 from hsm_provision.desired_keys import desired_keys
 from hsm_provision.labels import KeyName, key_id, make_name, parse_label
 from hsm_provision.profiles import read_profiles
-
-from hsm_msl.errors import ConfigurationError
 
 PROFILES = Path(__file__).parents[2] / "provisioning/profiles"
 

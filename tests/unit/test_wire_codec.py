@@ -6,11 +6,11 @@ import datetime
 from types import MappingProxyType
 
 import pytest
-from vector_files import load
 
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.wire import codec, fields
 from hsm_msl.wire.limits import MAX_NESTING, MAX_OBJECT_BYTES
+from vector_files import load
 
 VECTORS = load("primitives/json.json")
 EMOJI = "\U0001f600"

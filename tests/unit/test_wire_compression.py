@@ -10,11 +10,11 @@ import tracemalloc
 import zlib
 
 import pytest
-from vector_files import load
 
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.wire import compression, lzw
 from hsm_msl.wire.limits import MAX_GZIP_MEMBERS, MAX_INFLATED_BYTES
+from vector_files import load
 
 RECORDED = load("primitives/compression.json")
 PAIRS = load("msl-wire-vectors.json")["lzw"]

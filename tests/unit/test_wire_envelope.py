@@ -6,10 +6,10 @@ import base64
 import json
 
 import pytest
-from vector_files import load
 
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.wire import codec, envelope
+from vector_files import load
 
 RECORDED = load("primitives/envelopes.json")
 EXAMPLES = load("msl-wire-vectors.json")["vectors"]

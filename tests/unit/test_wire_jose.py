@@ -8,10 +8,10 @@ import json
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
-from vector_files import load
 
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.wire import jose
+from vector_files import load
 
 SCHEMES = load("msl-schemes-vectors.json")
 JWES = load("primitives/jwe.json")

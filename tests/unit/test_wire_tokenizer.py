@@ -6,11 +6,11 @@ import base64
 import time
 
 import pytest
-from vector_files import load
 
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.wire.limits import MAX_NESTING
 from hsm_msl.wire.tokenizer import Tokenizer, read_all
+from vector_files import load
 
 VECTORS = load("msl-wire-vectors.json")["vectors"]
 TRICKY = b'{"a":"}{\\"","b":"}\\\\","c":[{},{"d":"\\\\\\""}],"{":"}"}'

@@ -6,10 +6,6 @@ import base64
 import os
 
 import pytest
-from msl_world import drive
-from object_graph import contains, walk
-from recorded_exchange import Recording, SessionSecret, open_token, recordings
-from recorded_network import USERS, KeyHome, client_context, server_context
 
 from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
 from hsm_msl.msl.client import MslClient
@@ -18,6 +14,10 @@ from hsm_msl.msl.conversation import Message
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.userauth.email_password import email_password_data
+from msl_world import drive
+from object_graph import contains, walk
+from recorded_exchange import Recording, SessionSecret, open_token, recordings
+from recorded_network import USERS, KeyHome, client_context, server_context
 
 LONG_TERM = (
     "msl_token_enc_key_hex",

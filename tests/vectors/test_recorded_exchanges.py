@@ -11,17 +11,6 @@ import json
 from typing import Any
 
 import pytest
-from recorded_exchange import (
-    Recording,
-    SessionSecret,
-    open_signed,
-    open_token,
-    payload_of,
-    recordings,
-    session_of_response,
-    split,
-)
-from recorded_network import KeyHome, SoftwareHome, client_context, server_context
 
 from hsm_msl.backend.software import SoftwareDecryptionKey
 from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
@@ -34,6 +23,17 @@ from hsm_msl.msl.message.reader import MessageReader
 from hsm_msl.msl.server import MslServer, Request
 from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.ports import SymmetricKeys
+from recorded_exchange import (
+    Recording,
+    SessionSecret,
+    open_signed,
+    open_token,
+    payload_of,
+    recordings,
+    session_of_response,
+    split,
+)
+from recorded_network import KeyHome, SoftwareHome, client_context, server_context
 
 FIRST_SCHEMES = recordings(entity_auth=("PSK", "RSA", "NONE"), mechanisms=(None, "JWK_RSA"))
 FIRST_SCHEMES = [r for r in FIRST_SCHEMES if r.data["key_exchange"] in ("DIFFIE_HELLMAN", "ASYMMETRIC_WRAPPED")]
