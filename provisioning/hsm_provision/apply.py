@@ -99,7 +99,7 @@ def apply_plan(
         StoreError: the users database gives no answer.
     """
     demand_applicable(plan)
-    body = records.manifest_for(session)
+    body = records.manifest_for(session, file.document.records.signing_key)
     proofs: dict[str, KeyProof] = {}
     if plan.changes:
         records.write_journal(begun, "started")

@@ -85,6 +85,20 @@ class RecordsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signing_key: str | None = None
 
 
+class ApproverSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person whose approval counts: a name and the public half of their Ed25519 key, Base64."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    public_key: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+
+
+class PolicySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many different approvers a step needs."""
+
+    destroy_approvals: Annotated[int, msgspec.Meta(ge=2)] = 2
+    apply_approvals: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole ceremony."""
 
@@ -97,6 +111,8 @@ class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: tuple[KeySection, ...] = ()
     preshared: tuple[PresharedSection, ...] = ()
     users: UsersSection | None = None
+    approver: tuple[ApproverSection, ...] = ()
+    policy: PolicySection = PolicySection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +155,10 @@ def read_ceremony(path: Path, directory: Path | None = None) -> CeremonyFile:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}") from error
     document = parse_document(text, Ceremony, origin=str(path))
+    for unique in ("name", "public_key"):
+        values = [getattr(entry, unique) for entry in document.approver]
+        if len(set(values)) != len(values):
+            raise ConfigurationError(f"{path}: approver.{unique}: each approver needs one of their own")
     if document.environment == "production" and document.token.initialise is not None:
         initialise = document.token.initialise
         if initialise.create_missing_pin_files:

@@ -47,6 +47,8 @@ class ManifestKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: Provenance
     created: str
     ceremony: str
+    changed: str | None = None
+    """When the state last changed."""
     not_after: str | None = None
     spki: str | None = None
     backup: str | None = None
@@ -83,6 +85,17 @@ class ManifestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def primary_of(self, family: str) -> ManifestKey | None:
         """Return the primary version of a family, or None."""
         return next((entry for entry in self.keys if entry.family == family and entry.state == "primary"), None)
+
+    def versions(self, family: str) -> tuple[ManifestKey, ...]:
+        """Return every version of a family, oldest first."""
+        return tuple(
+            sorted((entry for entry in self.keys if entry.family == family), key=lambda entry: entry.version)
+        )
+
+    def families_of(self, purpose: str) -> tuple[str, ...]:
+        """Return the families a purpose consists of, e.g. encryption, mac and wrap of ``msl.token``."""
+        names = (parse_label(entry.label) for entry in self.keys)
+        return tuple(sorted({name.family for name in names if name is not None and name.purpose == purpose}))
 
     def with_keys(self, changed: Iterable[ManifestKey], *, written: str, tool: str) -> ManifestBody:
         """Return the next manifest, in which the changed entries replace or join the present ones."""

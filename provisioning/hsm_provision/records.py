@@ -21,11 +21,12 @@ from hsm_provision.manifest import (
     ManifestToken,
     empty_manifest,
     read_manifest,
+    signed_by,
     write_manifest,
 )
 from hsm_provision.plan import Plan
 from hsm_provision.private_files import replace_private_file
-from hsm_provision.token.objects import TokenSession, public_spki
+from hsm_provision.token.objects import TokenSession, list_keys, public_spki
 from hsm_provision.token.signing import sign_with
 
 
@@ -72,11 +73,16 @@ class Records:
         """Return the stored manifest, or None. Raises ConfigurationError when it is damaged."""
         return read_manifest(self.manifest_path)
 
-    def manifest_for(self, session: TokenSession) -> ManifestBody:
+    def manifest_for(self, session: TokenSession, signing_key: str | None) -> ManifestBody:
         """Return the manifest of this token, empty when nothing was recorded yet.
 
+        Args:
+            session: the token.
+            signing_key: label of the key that signs manifests; once it is on the token, only its signature counts.
+
         Raises:
-            ConfigurationError: the manifest is damaged or describes another token.
+            ConfigurationError: the manifest is damaged, describes another token or is not signed by this one.
+            BackendError: the token fails.
         """
         token = session.identity
         here = ManifestToken(token.label, token.serial, token.manufacturer, token.model)
@@ -87,6 +93,11 @@ class Records:
             raise ConfigurationError(
                 f"{self.manifest_path}: describes token {stored.body.token.serial}, not {here.serial}; "
                 "keep the records of each token in a directory of its own"
+            )
+        signs = signing_key if signing_key and list_keys(session).of_label(signing_key) else None
+        if signs is not None and not signed_by(stored, public_spki(session, signs)):
+            raise ConfigurationError(
+                f"{self.manifest_path}: not signed by {signs}: the manifest was changed by other means"
             )
         return stored.body
 
@@ -109,6 +120,19 @@ class Records:
             self.manifest_path, following, key=key, spki=spki, sign=lambda data: sign_with(session, str(key), data)
         )
         return following
+
+    def approvals_path(self, digest: str) -> Path:
+        """Return the file that collects the approvals of a plan or request."""
+        return self.directory / "approvals" / f"{digest}.json"
+
+    def request_path(self, digest: str) -> Path:
+        """Return the file that holds a request for approval."""
+        return self.directory / "requests" / f"{digest}.json"
+
+    @property
+    def usage_directory(self) -> Path:
+        """Where servers leave their key usage reports."""
+        return self.directory / "usage"
 
     def journal_path(self, plan_hash: str) -> Path:
         """Return the file that holds an agreed plan."""

@@ -13,8 +13,11 @@ from hsm_msl.backend.pkcs11.module import Module, load
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
 from hsm_provision.apply import Applied, apply_plan, demand_agreed
+from hsm_provision.approvals import demand_approvals, read_approvals
 from hsm_provision.ceremony import CeremonyFile, read_ceremony
 from hsm_provision.desired_keys import DesiredKey, desired_keys
+from hsm_provision.lifecycle import KeyOffice
+from hsm_provision.manifest import Manifest
 from hsm_provision.plan import CREATING, Plan, demand_applicable, make_plan
 from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import KeyProfile, read_profiles
@@ -58,6 +61,20 @@ class Workspace:
         with token_session(self.module(), token.label, token.serial, self.user_pin) as session:
             yield session
 
+    @contextlib.contextmanager
+    def office(self) -> Iterator[KeyOffice]:
+        """Log in for a step of a key's life. Raises as ``session``."""
+        document = self.file.document
+        with self.session() as session:
+            yield KeyOffice(session, self.records, self.profiles, document.ceremony, document.records.signing_key)
+
+    def required_manifest(self) -> Manifest:
+        """Return the stored manifest. Raises ConfigurationError when there is none or it is damaged."""
+        manifest = self.records.manifest()
+        if manifest is None:
+            raise ConfigurationError(f"{self.records.manifest_path}: there is no manifest yet; run `apply` first")
+        return manifest
+
     def token_absent(self) -> bool:
         """Tell whether the token is missing and the ceremony may initialise it."""
         token = self.file.document.token
@@ -88,6 +105,15 @@ class Workspace:
                 "a production ceremony is applied with the hash of its plan: run `hsm-provision plan`, review it, "
                 "then `apply --plan-hash HASH`"
             )
+        document = self.file.document
+        if agreed is not None and document.policy.apply_approvals:
+            demand_approvals(
+                read_approvals(self.records.approvals_path(agreed)),
+                approvers=document.approver,
+                step="apply",
+                digest=agreed,
+                needed=document.policy.apply_approvals,
+            )
         interrupted = self.records.started(self.file.document.ceremony)
         begun: Plan | None = None
         if self.token_absent():
@@ -115,14 +141,16 @@ class Workspace:
             )
 
     def _plan(self, session: TokenSession | None) -> Plan:
-        manifest = self.records.manifest()
+        recorded = None
+        if session is not None and self.records.manifest() is not None:
+            recorded = self.records.manifest_for(session, self.file.document.records.signing_key)
         return make_plan(
             self.file,
             self.wanted,
             listing=list_keys(session) if session else None,
             serial=session.identity.serial if session else None,
             mechanisms=session.mechanisms() if session else frozenset(),
-            manifest=(self.records.manifest_for(session) if session else None) if manifest else None,
+            manifest=recorded,
             users=self._planned_users(),
             interrupted=frozenset(
                 key.label
@@ -191,6 +219,8 @@ def open_workspace(
                 f"allowed: {', '.join(sorted(known)) or 'none is defined'}"
             )
     pin = pin_source(anchored(file, file.document.token.user_pin))
+    # The signing key is made first, so that every manifest there ever is carries its signature.
+    wanted = tuple(sorted(wanted, key=lambda key: key.name.label != signing_key))
     return Workspace(file, profiles, wanted, Records(file.records_directory, clock, actor), open_users, pin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hsm_provision.errors import ApprovalError
 from hsm_provision.user_database import open_user_database
 from hsm_provision.workspace import Workspace, open_workspace
 
@@ -66,3 +68,23 @@ def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
 def progress(text: str) -> None:
     """Say on standard error what happens now."""
     err().print(f"  {text}", markup=False)
+
+
+def confirm(question: str, yes: bool, *, typed: str | None = None) -> None:
+    """Ask a person before a step that matters.
+
+    Args:
+        question: what is asked.
+        yes: True where the command line has answered already.
+        typed: what must be typed exactly; None asks for yes or no.
+
+    Raises:
+        ApprovalError: the answer is no, or there is nobody to ask.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ApprovalError(f"{question} Nobody is there to answer; give --yes to go on")
+    agreed = typer.prompt(question) == typed if typed is not None else typer.confirm(question)
+    if not agreed:
+        raise ApprovalError("not confirmed; nothing was changed")

@@ -8,7 +8,7 @@ import typer
 
 from hsm_msl.errors import HsmMslError
 from hsm_provision import __version__
-from hsm_provision.cli import ceremonies
+from hsm_provision.cli import approvers, audits, ceremonies, keys
 from hsm_provision.cli.console import err
 from hsm_provision.errors import ExitCode, exit_code
 
@@ -47,7 +47,8 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    ceremonies.register(app)
+    for verbs in (ceremonies, keys, approvers, audits):
+        verbs.register(app)
 
     @app.command()
     def version() -> None:
@@ -75,6 +76,7 @@ def run(arguments: list[str]) -> int:
             show()
         return int(ExitCode.USAGE)
     except (typer.Abort, KeyboardInterrupt):
+        result = int(ExitCode.INTERRUPTED)
+    if result == ExitCode.INTERRUPTED:
         err().print("interrupted; run the same command again to continue", markup=False)
-        return int(ExitCode.INTERRUPTED)
     return result if isinstance(result, int) else int(ExitCode.DONE)

@@ -1,0 +1,83 @@
+"""``approver-key`` and ``approve``: dual control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from hsm_msl.backend.pin import pin_source
+from hsm_msl.errors import ConfigurationError
+from hsm_provision.approvals import Request, add_approval, new_approver_key
+from hsm_provision.approvals import approve as sign_approval
+from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
+from hsm_provision.errors import ExitCode
+
+UnlockOption = Annotated[
+    str,
+    typer.Option(
+        "--passphrase", help="Where the passphrase comes from: prompt, file:/path, fd:N, cred:NAME, exec:/path."
+    ),
+]
+
+
+def approver_key(
+    file: Annotated[Path, typer.Argument(help="Where to write the private key; keep it to yourself.")],
+    unlock: UnlockOption = "prompt",
+) -> int:
+    """Create an approver's key: writes the encrypted private half, prints the public half for the ceremony.
+
+    Example: hsm-provision approver-key alice.pem
+    """
+    public = new_approver_key(file, pin_source(unlock).read().reveal())
+    out().print(f'[[approver]]\nname = "{file.stem}"\npublic_key = "{public}"', markup=False)
+    return int(ExitCode.DONE)
+
+
+def approve(
+    ceremony: CeremonyArgument,
+    digest: Annotated[str, typer.Argument(help="Hash of the plan or request.")],
+    key: Annotated[Path, typer.Option("--key", help="Your approver key.")],
+    directory: DirectoryOption = None,
+    unlock: UnlockOption = "prompt",
+    actor: ActorOption = "",
+) -> int:
+    """Sign a plan or a request for destruction with your approver key.
+
+    Example: hsm-provision approve provisioning/ceremonies/cluster.toml 3f2a... --key alice.pem -C /secure/ceremony
+    """
+    opened = workspace(ceremony, directory, actor)
+    if len(digest) != 64 or not all(letter in "0123456789abcdef" for letter in digest):
+        raise ConfigurationError(f"{digest!r} is no hash: 64 hexadecimal digits are expected")
+    path = opened.records.request_path(digest)
+    step = "apply"
+    if path.exists():
+        request = msgspec.json.decode(path.read_bytes(), type=Request)
+        if request.hash != digest:
+            raise ConfigurationError(f"{path}: is not the request with that hash")
+        step = request.step
+        out().print(
+            f"{request.step} {request.subject} on token {request.token_serial}; asked by {request.asked_by} at "
+            f"{request.asked}; reason: {request.reason or '(none given)'}",
+            markup=False,
+        )
+    approval = sign_approval(
+        key,
+        pin_source(unlock).read().reveal(),
+        approvers=opened.file.document.approver,
+        step=step,
+        digest=digest,
+        time=opened.records.now(),
+    )
+    add_approval(opened.records.approvals_path(digest), approval)
+    opened.records.audit().append("step approved", {"step": step, "hash": digest, "approver": approval.approver})
+    out().print(f"{approval.approver} approved {step} {digest[:12]}", markup=False)
+    return int(ExitCode.DONE)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("approver-key")(approver_key)
+    app.command()(approve)
