@@ -201,7 +201,7 @@ class Opened:
 
     @property
     def code(self) -> ErrorCode:
-        return next(code for code in ErrorCode if code.value == self.data["internalcode"])
+        return next(code for code in ErrorCode if code.value == self.data.get("internalcode"))
 
     @property
     def response(self) -> ResponseCode:

@@ -152,13 +152,15 @@ class TokenIssuer:
     ) -> MasterToken:
         """Make the first master token of a session: random serial number, sequence number 0.
 
+        Non-replayable IDs accepted under earlier tokens stay on record: those tokens are valid until they expire,
+        and what was recorded under them must not be accepted anew.
+
         Raises:
             BackendError: a token key operation did not happen.
             StoreError: the state cannot be written; nothing was issued.
         """
         serial = random_long(self._random)
         token = self._issue(SessionData(identity, keys, issuer_data), 0, serial)
-        self._replays.forget(identity)
         self._renewals.create(identity, serial, 0)
         return token
 
