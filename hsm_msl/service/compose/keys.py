@@ -1,0 +1,263 @@
+"""Keys for a composition: token objects by purpose and version, and for clients the contents of files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_public_key,
+)
+
+from hsm_msl.backend.keyring import KeyState, KeyVersion, PurposeView
+from hsm_msl.backend.pin import pin_source
+from hsm_msl.backend.pkcs11.connection import TokenSelector
+from hsm_msl.backend.pkcs11.module import load
+from hsm_msl.backend.pkcs11.token import Token, open_token
+from hsm_msl.backend.pkcs11.vendors import GENERIC, PROFILES, SOFTHSM
+from hsm_msl.backend.software import SoftwareAesKey, SoftwareSigningKey, SoftwareWrappingKey, software_mac_key
+from hsm_msl.crypto.public_key import PublicKey
+from hsm_msl.errors import (
+    BackendConfigurationError,
+    ConfigurationError,
+    DataRejectedError,
+    KeyNotFoundError,
+    KeyPolicyError,
+    MechanismUnsupportedError,
+)
+from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys, VerifyingKey, WrappingKey
+from hsm_msl.service.config import ClientConfig, Configuration, ServerConfig
+from hsm_msl.service.sections import (
+    EccIdentity,
+    KeyPairIdentity,
+    KeysSection,
+    PskIdentity,
+    PublicKeySection,
+    TokenSection,
+)
+
+AnyConfiguration = Configuration[ServerConfig] | Configuration[ClientConfig]
+
+_MANUFACTURERS = {"SoftHSM project": SOFTHSM.name}
+_NO_KEY = "make or import it with hsm-provision apply"
+_MAX_KEY_FILE = 65536
+
+Place = tuple[str, str]
+"""What keys are for, and where they live; for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKeys:
+    """Pre-shared keys by identity (``PresharedKeys``)."""
+
+    by_identity: Mapping[str, SymmetricKeys]
+
+    def find(self, identity: str) -> SymmetricKeys | None:
+        """Return the entity's handles, or None when the entity is not known."""
+        return self.by_identity.get(identity)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKeys:
+    """Public keys by ID (``PublicKeys``)."""
+
+    by_id: Mapping[str, VerifyingKey]
+
+    def find(self, key_id: str) -> VerifyingKey | None:
+        """Return the key, or None when no such key is trusted."""
+        return self.by_id.get(key_id)
+
+
+class KeySources:
+    """Opens the tokens of a configuration when first used, and closes them together.
+
+    Args:
+        config: the configuration.
+
+    Attributes:
+        places: what was asked for, and where it lives.
+    """
+
+    def __init__(self, config: AnyConfiguration) -> None:
+        self._config = config
+        self._open: dict[str, Token] = {}
+        self._closing = ExitStack()
+        self.places: list[Place] = []
+
+    def close(self) -> None:
+        """Log out of every token."""
+        self._closing.close()
+
+    def token(self, key: str, name: str | None) -> Token:
+        """Return a token, logged in.
+
+        Args:
+            key: the configuration key that asks, for errors.
+            name: the token's name in the configuration; None for the only one.
+
+        Raises:
+            ConfigurationError: no such token in the configuration.
+            BackendConfigurationError: wrong PIN, missing token or module; names the table and says what to do.
+            BackendUnavailableError: the token gives no answer.
+        """
+        name = self._config.token(key, name)
+        token = self._open.get(name)
+        if token is None:
+            token = self._open[name] = self._opened(f"tokens.{name}", self._config.document.tokens[name])
+            self._closing.callback(token.close)
+        return token
+
+    def _opened(self, where: str, section: TokenSection) -> Token:
+        if section.vendor is not None:
+            self._config.check_name(f"{where}.vendor", section.vendor, PROFILES, "vendor profile")
+        selector = TokenSelector(label=section.label, serial=section.serial)
+        try:
+            module = load(section.module)
+            vendor = section.vendor or _MANUFACTURERS.get(selector.find(module).manufacturer_id, GENERIC.name)
+            pin = pin_source(self._config.source(section.pin))
+            return open_token(module, selector, pin, PROFILES[vendor], sessions=section.sessions)
+        except BackendConfigurationError as error:
+            raise BackendConfigurationError(f"{self._config.path}: {where}: {error}") from None
+
+    def ring(self, purpose: str, section: KeysSection) -> PurposeView[SymmetricKeys]:
+        """Return every usable version of a purpose. Raises as ``token``; ConfigurationError for a missing key."""
+        where = f'keys."{purpose}"'
+        token = self.token(f"{where}.token", section.token)
+        label = section.label.replace("{purpose}", purpose)
+        states = [(section.primary, KeyState.PRIMARY), *((version, KeyState.ACTIVE) for version in section.active)]
+        versions = [
+            KeyVersion(f"v{version}", state, self._symmetric(where, token, label, version))
+            for version, state in states
+        ]
+        named = ", ".join(f"v{version}" for version in section.active)
+        self.places.append(
+            (
+                f"keys {purpose} v{section.primary}" + (f" (and {named}, to open)" if named else ""),
+                f"in token {token.name!r}, which they never leave",
+            )
+        )
+        return PurposeView(purpose, versions)
+
+    def preshared(self, where: str, entity: PskIdentity) -> SymmetricKeys:
+        """Return the keys shared with one entity. Raises as ``ring``; ConfigurationError for bad key files."""
+        what = f"pre-shared keys of {entity.identity}"
+        if entity.files is not None:
+            self.places.append((what, "in files, and in this process while it runs"))
+            encryption = read_secret(self._config.resolve(entity.files.encryption))
+            mac = read_secret(self._config.resolve(entity.files.mac))
+            wrap = None if entity.files.wrap is None else read_secret(self._config.resolve(entity.files.wrap))
+            return software_keys(f"{self._config.path}: {where}.files", encryption, mac, wrap)
+        token = self.token(f"{where}.token", entity.token)
+        self.places.append((f"{what} v{entity.version}", f"in token {token.name!r}, which they never leave"))
+        return self._symmetric(where, token, entity.label.replace("{identity}", entity.identity), entity.version)
+
+    def signing(self, entity: KeyPairIdentity) -> SigningKey:
+        """Return the private key of this entity. Raises as ``preshared``."""
+        default = "identity.ec.v1" if isinstance(entity, EccIdentity) else "identity.rsa.v1"
+        what = f"private key {entity.key_id} of {entity.identity}"
+        if entity.file is not None:
+            path = self._config.resolve(entity.file)
+            self.places.append((what, "in a file, and in this process while it runs"))
+            try:
+                return SoftwareSigningKey(_private_bytes(path))
+            except (DataRejectedError, ConfigurationError) as error:
+                raise self._config.error("entity.file", f"{path}: {error}") from None
+        token = self.token("entity.token", entity.token)
+        self.places.append((what, f"in token {token.name!r}, which it never leaves"))
+        try:
+            return token.signing_key(entity.label or default)
+        except (KeyNotFoundError, KeyPolicyError) as error:
+            raise self._config.error("entity.label", f"{error}; {_NO_KEY}") from None
+
+    def public(self, where: str, section: PublicKeySection) -> PublicKey:
+        """Return a trusted public key. Raises ConfigurationError."""
+        path = self._config.resolve(section.public_key)
+        try:
+            return read_public_key(path)
+        except ConfigurationError as error:
+            raise self._config.error(f"{where}.public_key", str(error)) from None
+
+    def _symmetric(self, where: str, token: Token, label: str, version: int) -> SymmetricKeys:
+        def named(role: str) -> str:
+            return label.replace("{role}", role).replace("{version}", str(version))
+
+        wrapping: WrappingKey | None = None
+        try:
+            encryption = token.aes_key(named("encryption"))
+            mac = token.mac_key(named("mac"), MacAlgorithm.HMAC_SHA256)
+        except (KeyNotFoundError, KeyPolicyError) as error:
+            raise self._config.error(where, f"{error}; {_NO_KEY}") from None
+        try:
+            wrapping = token.wrapping_key(named("wrap"))
+        except (KeyNotFoundError, MechanismUnsupportedError):
+            # Only some key exchanges need one; they refuse a request when it is missing.
+            wrapping = None
+        return SymmetricKeys(encryption, mac, wrapping, f"v{version}")
+
+
+def software_keys(where: str, encryption: bytes, mac: bytes, wrap: bytes | None = None) -> SymmetricKeys:
+    """Return handles of keys held in this process.
+
+    Args:
+        where: what the keys are called in errors.
+        encryption: the AES key.
+        mac: the HMAC-SHA256 key.
+        wrap: the key-encrypting key, if there is one.
+
+    Raises:
+        ConfigurationError: a key has a size its algorithm does not have.
+    """
+    try:
+        return SymmetricKeys(
+            SoftwareAesKey(encryption),
+            software_mac_key(mac, MacAlgorithm.HMAC_SHA256),
+            None if wrap is None else SoftwareWrappingKey(wrap),
+        )
+    except (ValueError, DataRejectedError, ConfigurationError):
+        raise ConfigurationError(f"{where}: an AES key has 16, 24 or 32 bytes, a MAC key at least 1") from None
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the key a file holds as one line of hexadecimal.
+
+    Raises:
+        ConfigurationError: the file is missing, open to others, or holds something else.
+    """
+    text = _private_bytes(path)
+    try:
+        return bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        raise ConfigurationError(f"{path}: not one line of hexadecimal") from None
+
+
+def read_public_key(path: Path) -> PublicKey:
+    """Return the public key in a PEM or DER file. Raises ConfigurationError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        key = (load_pem_public_key if b"-----BEGIN" in data else load_der_public_key)(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(f"{path}: no public key in PEM or DER (SubjectPublicKeyInfo)") from None
+    return PublicKey(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _private_bytes(path: Path) -> bytes:
+    """Return the content of a file that only its owner may read."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigurationError(f"{path}: is open to others; run: chmod 600 {path}")
+            return file.read(_MAX_KEY_FILE)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,128 @@
+"""State and rules for a server's composition: stores, users, authorization."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports import Authorization, Clock, RandomBytes, RenewalStore, ReplayStore, Revocations, Users
+from hsm_msl.service.config import Configuration, ServerConfig
+from hsm_msl.service.sections import RenewalRuleSection, RuleSection
+from hsm_msl.stores import schema
+from hsm_msl.stores.authorization import RuleAuthorization, RuleSource, RuleTable, SchemeRule, SqlRules
+from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore, MemoryRevocations
+from hsm_msl.stores.passwords import Passwords
+from hsm_msl.stores.renewal import SqlRenewalStore
+from hsm_msl.stores.replay import SqlReplayStore
+from hsm_msl.stores.revocation import SqlRevocations
+from hsm_msl.stores.revocation_cache import CachedRevocations
+from hsm_msl.stores.sql import Database
+from hsm_msl.stores.users import SqlUserRecords, UserDirectory
+
+MEMORY = "memory"
+_ANYBODY = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What a server keeps or looks up outside its tokens."""
+
+    replays: ReplayStore
+    renewals: RenewalStore
+    revocations: Revocations
+    authorization: Authorization
+    users: Users | None
+
+
+def open_state(
+    config: Configuration[ServerConfig], closing: ExitStack, clock: Clock, random: RandomBytes
+) -> ServerState:
+    """Open the databases of a configuration.
+
+    Args:
+        config: the configuration.
+        closing: takes what has to be closed.
+        clock: local time.
+        random: source of salts.
+
+    Raises:
+        ConfigurationError: a database cannot be used; names the key.
+        StoreError: it gives no answer.
+    """
+    document = config.document
+    opened: dict[str, Database] = {}
+
+    def database(key: str, url: str) -> Database:
+        url = config.database(url)
+        if url not in opened:
+            try:
+                opened[url] = Database(url)
+                closing.callback(opened[url].close)
+                schema.prepare(opened[url])
+            except ConfigurationError as error:
+                raise config.error(key, str(error)) from None
+        return opened[url]
+
+    users = None
+    if document.users is not None:
+        records = SqlUserRecords(database("users.database", document.users.database))
+        users = UserDirectory(records, Passwords(random))
+    sources: list[RuleSource] = [RuleTable(_rules(document.schemes.rule))]
+    default = _rule("*", document.schemes.default, users=_ANYBODY)
+    if document.store.database == MEMORY:
+        revocations: Revocations = MemoryRevocations(clock)
+        return ServerState(
+            MemoryReplayStore(clock),
+            MemoryRenewalStore(clock),
+            revocations,
+            RuleAuthorization(sources, revocations, default),
+            users,
+        )
+    store = database("store.database", document.store.database)
+    revocations = CachedRevocations(SqlRevocations(store, clock), clock)
+    sources.append(SqlRules(store))
+    return ServerState(
+        SqlReplayStore(store, clock),
+        SqlRenewalStore(store, clock),
+        revocations,
+        RuleAuthorization(sources, revocations, default),
+        users,
+    )
+
+
+def renewal_policy(rules: Iterable[RenewalRuleSection]) -> Callable[[str], bool]:
+    """Return the function that tells whether an entity's tokens are renewed inside their window."""
+    table = [(pattern, rule.renew != "never") for rule in rules for pattern in rule.entities]
+
+    def renews(identity: str) -> bool:
+        return next((answer for pattern, answer in table if _matches(pattern, identity)), True)
+
+    return renews
+
+
+def _rules(sections: Iterable[RuleSection]) -> Iterable[SchemeRule]:
+    for section in sections:
+        for entity in getattr(section, "entities", ()):
+            yield _rule(entity, section)
+
+
+def _rule(entity: str, section: RuleSection, users: tuple[str, ...] | None = None) -> SchemeRule:
+    return SchemeRule(
+        entity,
+        any(character in entity for character in "*?"),
+        _names(section.entity),
+        _names(section.user),
+        _names(section.key_exchange),
+        _names(section.users if section.users is not None else users),
+    )
+
+
+def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
+
+
+def _matches(pattern: str, identity: str) -> bool:
+    return fnmatch.fnmatchcase(identity, pattern.replace("[", "[[]"))

@@ -1,0 +1,211 @@
+"""Drives client conversations over HTTP: posts what they send, gives back what came, waits where they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from hsm_msl.errors import HsmMslError
+from hsm_msl.msl.client import MslClient
+from hsm_msl.msl.conversation import Message, Response, Send, Wait
+from hsm_msl.wire.limits import MAX_INFLATED_BYTES
+
+DEFAULT_TIMEOUT = 30.0
+MAX_REPLY_BYTES = 4 * MAX_INFLATED_BYTES
+"""A reply of the largest message this side would open, three Base64 layers included, and no endless stream."""
+
+_STATUS_TEXT_BYTES = 200
+
+
+class TransportError(HsmMslError):
+    """The message could not be delivered or its answer not be fetched. Whether it arrived is not known."""
+
+
+class WaitTimeoutError(HsmMslError):
+    """Another exchange of this client holds the renewal for too long."""
+
+
+class HttpClient:
+    """Sends application messages to one URL, from any number of threads; connections are kept and reused.
+
+    Args:
+        client: the MSL side: its context, state and keys.
+        url: where the server listens, ``http://`` or ``https://``.
+        timeout: seconds for connecting and for each answer, and for waiting on another exchange's renewal.
+
+    Raises:
+        TransportError: the URL cannot be used.
+    """
+
+    def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._client = client
+        self._url = _checked(url)
+        self._timeout = timeout
+        # Proxies of the environment are for browsing; a message for an HSM service goes where it was told to go.
+        self._http = httpx.Client(timeout=timeout, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def request(self, message: Message) -> Response:
+        """Send a message and return its reply, however many request and response pairs that takes.
+
+        Raises:
+            TransportError: no answer, or none that is MSL.
+            WaitTimeoutError: another thread's renewal did not end in time.
+            ErrorResponseError, MslError, TruncatedMessageError, BackendError, StoreError: as ``MslClient.request``.
+        """
+        conversation = self._client.request(message)
+        try:
+            step = next(conversation)
+            while True:
+                try:
+                    answer = self._perform(step)
+                except HsmMslError as error:
+                    step = conversation.throw(error)
+                else:
+                    step = conversation.send(answer)
+        except StopIteration as done:
+            response: Response = done.value
+            return response
+        finally:
+            conversation.close()
+
+    def _perform(self, step: Send | Wait) -> bytes | None:
+        if isinstance(step, Send):
+            return self._post(step.body)
+        resolved = threading.Event()
+        step.ticket.subscribe(resolved.set)
+        if not resolved.wait(self._timeout):
+            raise WaitTimeoutError(f"another exchange has been renewing for {self._timeout:g} s")
+        return None
+
+    def _post(self, body: bytes) -> bytes:
+        received = bytearray()
+        try:
+            with self._http.stream("POST", self._url, content=body) as reply:
+                for part in reply.iter_bytes():
+                    received += part
+                    _check_size(received)
+        except httpx.HTTPError as error:
+            raise _unanswered(self._url, error) from error
+        return _accepted(self._url, reply.status_code, bytes(received))
+
+
+class AsyncHttpClient:
+    """As ``HttpClient``, for one event loop; key operations run on the loop.
+
+    Args:
+        client: the MSL side.
+        url: where the server listens.
+        timeout: seconds, as for ``HttpClient``.
+
+    Raises:
+        TransportError: the URL cannot be used.
+    """
+
+    def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._client = client
+        self._url = _checked(url)
+        self._timeout = timeout
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def request(self, message: Message) -> Response:
+        """Send a message and return its reply. Raises as ``HttpClient.request``."""
+        conversation = self._client.request(message)
+        try:
+            step = next(conversation)
+            while True:
+                try:
+                    answer = await self._perform(step)
+                except HsmMslError as error:
+                    step = conversation.throw(error)
+                else:
+                    step = conversation.send(answer)
+        except StopIteration as done:
+            response: Response = done.value
+            return response
+        finally:
+            conversation.close()
+
+    async def _perform(self, step: Send | Wait) -> bytes | None:
+        if isinstance(step, Send):
+            return await self._post(step.body)
+        resolved = asyncio.Event()
+        step.ticket.subscribe(_on_loop(asyncio.get_running_loop(), resolved))
+        try:
+            await asyncio.wait_for(resolved.wait(), self._timeout)
+        except TimeoutError:
+            raise WaitTimeoutError(f"another exchange has been renewing for {self._timeout:g} s") from None
+        return None
+
+    async def _post(self, body: bytes) -> bytes:
+        received = bytearray()
+        try:
+            async with self._http.stream("POST", self._url, content=body) as reply:
+                async for part in reply.aiter_bytes():
+                    received += part
+                    _check_size(received)
+        except httpx.HTTPError as error:
+            raise _unanswered(self._url, error) from error
+        return _accepted(self._url, reply.status_code, bytes(received))
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, resolved: asyncio.Event) -> Callable[[], None]:
+    def wake() -> None:
+        loop.call_soon_threadsafe(resolved.set)
+
+    return wake
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise TransportError(f"{url!r} is no URL: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise TransportError(f"{url!r} is no URL of a server; write http://HOST:PORT/PATH")
+    return url
+
+
+def _check_size(received: bytearray) -> None:
+    if len(received) > MAX_REPLY_BYTES:
+        raise TransportError(f"the answer is larger than {MAX_REPLY_BYTES} bytes")
+
+
+def _unanswered(url: str, error: httpx.HTTPError) -> TransportError:
+    reason = str(error) or type(error).__name__
+    return TransportError(f"no answer from {url}: {reason}")
+
+
+def _accepted(url: str, status: int, body: bytes) -> bytes:
+    if status == httpx.codes.OK:
+        return body
+    text = body[:_STATUS_TEXT_BYTES].decode("utf-8", "replace").strip().splitlines()
+    raise TransportError(f"{url} answered HTTP {status}" + (f": {text[0]}" if text else ""))

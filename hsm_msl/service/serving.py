@@ -1,0 +1,140 @@
+"""Running the service: one listening socket, and one or several processes that answer on it."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.supervisors.multiprocess import Multiprocess
+
+from hsm_msl.service.asgi import MslApplication
+from hsm_msl.service.compose import ComposedServer, compose_server
+from hsm_msl.service.config import Configuration, ServerConfig, read_server_config
+from hsm_msl.service.echo import echo
+
+_BACKLOG = 2048
+_LISTEN_PROBLEMS = {
+    errno.EADDRINUSE: ("port", "is in use; stop the other program or choose another port (0 takes a free one)"),
+    errno.EACCES: ("port", "is not allowed for this user; choose one above 1023"),
+    errno.EADDRNOTAVAIL: ("host", "is no address of this machine"),
+}
+
+
+def application(config: Configuration[ServerConfig], composed: ComposedServer) -> MslApplication:
+    """Return the ASGI application of a composed server.
+
+    Args:
+        config: the configuration it was composed from.
+        composed: the server; the application closes it when the service stops.
+    """
+    listen = config.document.server
+    return MslApplication(
+        composed.server,
+        ready=composed.check,
+        close=composed.close,
+        max_request=config.document.limits.request,
+        health=listen.health,
+        threads=listen.threads,
+    )
+
+
+def worker_application(path: str) -> ASGIApp:
+    """Build the application in a worker process. Raises as ``compose_server``.
+
+    Args:
+        path: the configuration file, checked by the parent.
+    """
+    set_up_logging()
+    config = read_server_config(Path(path))
+    return application(config, compose_server(config, echo))
+
+
+def set_up_logging() -> None:
+    """Send log lines to standard error; request contents, keys and credentials are never among them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name, level in (("hsm_msl", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+def listen(config: Configuration[ServerConfig]) -> socket.socket:
+    """Open the listening socket, so that the port is known and connections queue before the first worker is up.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on; names the key and what to do.
+    """
+    section = config.document.server
+    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    try:
+        return socket.create_server((section.host, section.port), family=family, backlog=_BACKLOG)
+    except socket.gaierror:
+        raise config.error("server.host", f"{section.host!r} cannot be resolved") from None
+    except OSError as error:
+        key, problem = _LISTEN_PROBLEMS.get(error.errno or 0, ("port", f"cannot be listened on: {error.strerror}"))
+        raise config.error(f"server.{key}", f"{section.host}:{section.port} {problem}") from None
+
+
+def serve(config: Configuration[ServerConfig], announce: Callable[[str, ComposedServer], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then finish the requests in progress.
+
+    Args:
+        config: the configuration.
+        announce: called once everything is open, with the URL and the composed server.
+
+    Raises:
+        ConfigurationError, BackendError, StoreError: something the configuration names cannot be opened or used.
+    """
+    section = config.document.server
+    composed = compose_server(config, echo)
+    try:
+        composed.check()
+        listener = listen(config)
+    except BaseException:
+        composed.close()
+        raise
+    with listener:
+        announce(_url(listener), composed)
+        if section.workers == 1:
+            uvicorn.Server(_settings(config, application(config, composed))).run(sockets=[listener])
+            return
+        # The workers open the token themselves: sessions and logins do not survive a change of process.
+        composed.close()
+        factory = functools.partial(worker_application, str(config.path))
+        settings = _settings(config, factory, factory=True, workers=section.workers)
+        Multiprocess(settings, [listener]).run()
+
+
+def _settings(
+    config: Configuration[ServerConfig],
+    app: ASGIApp | Callable[[], ASGIApp],
+    *,
+    factory: bool = False,
+    workers: int = 1,
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=config.document.server.grace,
+    )
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
