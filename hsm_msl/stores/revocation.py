@@ -10,7 +10,7 @@ from typing import Protocol
 from sqlalchemy import Connection, bindparam, select
 
 from hsm_msl.ports import Clock
-from hsm_msl.stores.rows import count_up, insert_or_replace
+from hsm_msl.stores.rows import insert_or_count, insert_or_replace
 from hsm_msl.stores.schema import REVISION, REVOCATION, WHOLE_SUBJECT
 from hsm_msl.stores.sql import Database
 from hsm_msl.stores.text import as_read_back, long_name
@@ -99,7 +99,7 @@ class SqlRevocations:
         self._database = database
         self._clock = clock
         self._put = insert_or_replace(database, REVOCATION)
-        self._next_revision = count_up(database, REVISION, REVISION.c.number)
+        self._next_revision = insert_or_count(database, REVISION, REVISION.c.number, REVISION.c.number + 1)
 
     def entity_revoked(self, identity: str) -> bool:
         """Tell whether the entity may no longer speak. Raises StoreError."""

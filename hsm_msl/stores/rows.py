@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Column, ColumnElement, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -28,8 +28,10 @@ def insert_or_replace(database: Database, table: Table) -> Insert:
     return statement.on_conflict_do_update(index_elements=keys, set_=rest)
 
 
-def count_up(database: Database, table: Table, counter: Column[int]) -> ReturningInsert[int]:
-    """Return an insert that starts a counter at 1, or adds 1 to the row that is there, and returns the number."""
+def insert_or_count(
+    database: Database, table: Table, counter: Column[int], following: ColumnElement[int]
+) -> ReturningInsert[int]:
+    """Return an insert that starts a counter at 1, or sets it to ``following`` where it is; the number comes back."""
     statement = _insert(database, table).values({counter.name: 1})
     keys = [column.name for column in table.primary_key]
-    return statement.on_conflict_do_update(index_elements=keys, set_={counter.name: counter + 1}).returning(counter)
+    return statement.on_conflict_do_update(index_elements=keys, set_={counter.name: following}).returning(counter)
