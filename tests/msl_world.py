@@ -17,7 +17,7 @@ from hsm_msl.errors import ResponseCode
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.client_state import ClientState
 from hsm_msl.msl.context import MslContext
-from hsm_msl.msl.conversation import Conversation, KeyRequestSource, Message, Response, Send
+from hsm_msl.msl.conversation import Conversation, KeyRequestSource, Message, Response, Send, Wait
 from hsm_msl.msl.entityauth.base import EntityAuthData, EntityAuthScheme, LocalEntity
 from hsm_msl.msl.entityauth.psk import PskScheme, psk_data
 from hsm_msl.msl.entityauth.rsa import RsaScheme, rsa_data
@@ -28,138 +28,64 @@ from hsm_msl.msl.keyx.diffie_hellman import DiffieHellman
 from hsm_msl.msl.message.capabilities import Capabilities
 from hsm_msl.msl.renewal import Mutex, RenewalLock
 from hsm_msl.msl.response import NO_REQUIREMENTS, Requirements
-from hsm_msl.msl.server import Application, MslServer, Request
+from hsm_msl.msl.server import Application, MslServer
 from hsm_msl.msl.server_exchange import ServerEvents
 from hsm_msl.msl.tokens.issuer import TokenIssuer, TokenPolicy
 from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
 from hsm_msl.msl.tokens.service_token import ServiceTokenKeys
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
-from hsm_msl.msl.userauth.base import UserAuthData
-from hsm_msl.msl.userauth.email_password import EmailPasswordScheme, email_password_data
+from hsm_msl.msl.userauth.email_password import EmailPasswordScheme
 from hsm_msl.ports import RandomBytes, RenewalStore, ReplayStore, SymmetricKeys, VerifyingKey
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore
+from msl_actors import (
+    ADA,
+    BOB,
+    LIFETIME,
+    PASSWORDS,
+    RENEWAL_WINDOW,
+    SERVER,
+    START,
+    Clock,
+    Credentials,
+    Grants,
+    Inbox,
+    PasswordList,
+    RevocationList,
+    echo,
+    public,
+    secret,
+)
 from msl_keys import GROUPS, SMALL_GROUP, Ephemeral, Lookup, Ring, RsaSigner, RsaVerifier, rsa_key, symmetric_keys
 
-START = 1_700_000_000
-RENEWAL_WINDOW = 100
-LIFETIME = 200
-SERVER = "server1"
-PASSWORDS = {"ada@example.org": "correct-horse", "bob@example.org": "battery-staple"}
-ADA, BOB = PASSWORDS
 CAPABILITIES = Capabilities(("GZIP", "LZW"), ("en-US",))
 
 Answer = Callable[[bytes], bytes]
 
-
-class Clock:
-    """Seconds since the epoch, moved by hand."""
-
-    def __init__(self, now: float = START) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@dataclass
-class Grants:
-    """An ``Authorization`` that permits everything a test has not denied."""
-
-    revoked: set[str] = field(default_factory=set)
-    denied_entity_schemes: set[tuple[str, str]] = field(default_factory=set)
-    denied_user_schemes: set[tuple[str, str | None]] = field(default_factory=set)
-    denied_exchanges: set[tuple[str, str]] = field(default_factory=set)
-
-    def entity_revoked(self, identity: str) -> bool:
-        return identity in self.revoked
-
-    def entity_scheme_permitted(self, identity: str, scheme: str) -> bool:
-        return (identity, scheme) not in self.denied_entity_schemes
-
-    def user_scheme_permitted(self, identity: str, user: str | None, scheme: str) -> bool:
-        return (identity, user) not in self.denied_user_schemes
-
-    def key_exchange_permitted(self, identity: str, scheme: str) -> bool:
-        return (identity, scheme) not in self.denied_exchanges
-
-
-@dataclass
-class RevocationList:
-    """``Revocations`` by serial number, identity and user."""
-
-    entities: set[str] = field(default_factory=set)
-    master_tokens: set[int] = field(default_factory=set)
-    user_id_tokens: set[int] = field(default_factory=set)
-    users: set[str] = field(default_factory=set)
-
-    def entity_revoked(self, identity: str) -> bool:
-        return identity in self.entities
-
-    def master_token_revoked(self, identity: str, serial: int) -> bool:
-        return serial in self.master_tokens or identity in self.entities
-
-    def user_id_token_revoked(self, user: str, serial: int) -> bool:
-        return serial in self.user_id_tokens or user in self.users
-
-
-class PasswordList:
-    """``Users`` with the passwords of ``PASSWORDS``; counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def authenticate(self, email: str, password: str) -> str | None:
-        self.asked += 1
-        return email if PASSWORDS.get(email) == password else None
-
-
-class Credentials:
-    """A user's authentication data as the client application holds it; remembers each time it was asked for."""
-
-    def __init__(self, email: str = ADA, *, always: bool = False, password: str | None = None) -> None:
-        self.email = email
-        self.password = PASSWORDS[email] if password is None else password
-        self.renewed_password: str | None = self.password
-        self.always = always
-        self.asked: list[tuple[ResponseCode | None, bool]] = []
-
-    def __call__(self, code: ResponseCode | None, required: bool) -> UserAuthData | None:
-        self.asked.append((code, required))
-        if code is not None:
-            if self.renewed_password is None:
-                return None
-            self.password = self.renewed_password
-        return email_password_data(self.email, self.password) if required or self.always else None
-
-
-def secret(payload: bytes = b"secret", *, user: Credentials | None = None, non_replayable: bool = False) -> Message:
-    """Return a message that must be encrypted and integrity-protected."""
-    if user is None:
-        return Message(payload, non_replayable=non_replayable)
-    return Message(payload, user=user.email, user_auth=user, non_replayable=non_replayable)
-
-
-def public(payload: bytes = b"public") -> Message:
-    """Return a message that needs no protection at all."""
-    return Message(payload, encrypted=False, integrity=False)
-
-
-def echo(request: Request) -> bytes:
-    return request.payload
-
-
-class Inbox:
-    """An application that answers every request with its payload, and keeps the requests."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-
-    def __call__(self, request: Request) -> bytes:
-        self.requests.append(request)
-        return request.payload
+__all__ = [
+    "ADA",
+    "BOB",
+    "CAPABILITIES",
+    "LIFETIME",
+    "PASSWORDS",
+    "RENEWAL_WINDOW",
+    "SERVER",
+    "START",
+    "Answer",
+    "Clock",
+    "Credentials",
+    "Device",
+    "Grants",
+    "Inbox",
+    "PasswordList",
+    "RevocationList",
+    "World",
+    "body_of",
+    "drive",
+    "echo",
+    "key_requests",
+    "public",
+    "secret",
+]
 
 
 @dataclass
@@ -189,14 +115,19 @@ class Device:
         return record
 
 
+def body_of(step: Send | Wait) -> bytes:
+    """Return what a conversation wants to send; it must not be waiting."""
+    if not isinstance(step, Send):
+        raise TypeError("the conversation waits for another")
+    return step.body
+
+
 def drive(conversation: Conversation, answer: Answer) -> Response:
     """Run a conversation that needs to wait for no other."""
     try:
         step = next(conversation)
         while True:
-            if not isinstance(step, Send):
-                raise TypeError("a lone conversation waits for nobody")
-            step = conversation.send(answer(step.body))
+            step = conversation.send(answer(body_of(step)))
     except StopIteration as done:
         response: Response = done.value
         return response

@@ -269,7 +269,8 @@ class MslClient:
             or (message.non_replayable and token is None)
         )
         pending: tuple[PendingKeyRequest, ...] = ()
-        if renewable and (token is None or message.non_replayable or self._renewable(token)):
+        # An error that asks for new keys is believed although the token looks fresh: this clock may be wrong.
+        if renewable and (token is None or message.non_replayable or plan.renewable or self._renewable(token)):
             pending = tuple(self._key_requests())
         crypto = plan.local.context if session is None else session.context
         header = MessageHeader(
