@@ -5,4 +5,12 @@ A file comes before the files that import it.
 
 from __future__ import annotations
 
-pytest_plugins = ["ceremony_fixture", "database_fixture", "postgres_fixture", "softhsm_fixture", "recorded_token"]
+pytest_plugins = [
+    "ceremony_fixture",
+    "database_fixture",
+    "postgres_fixture",
+    "softhsm_fixture",
+    "recorded_token",
+    "token_fixture",
+    "key_backends",
+]

@@ -398,10 +398,8 @@ class SoftwareWrappingKey(_Secret):
 
     def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> MacKey:
         """Unwrap into a MAC key. Raises DataRejectedError."""
-        try:
-            return software_mac_key(self.unwrap(wrapped), algorithm)
-        except ValueError:
-            raise DataRejectedError("the wrapped key has the wrong size") from None
+        (inputs.check_wrapped_aes if algorithm is MacAlgorithm.AES_CMAC else inputs.check_wrapped)(wrapped)
+        return software_mac_key(self.unwrap(wrapped), algorithm)
 
     def unwrap_wrapping(self, wrapped: bytes) -> WrappingKey:
         """Unwrap into a key-encrypting key. Raises DataRejectedError."""
