@@ -294,7 +294,7 @@ class MslClient:
             user_auth=None if delayed else user_auth,
             service_tokens=self._service_tokens(message, token, user_id_token, handshake=handshake),
         )
-        self._state.store_service_tokens(header.service_tokens)
+        self._state.store_service_tokens(header.service_tokens, (token, user_id_token))
         encoded = encode_header(header, context.local.data.identity, int(context.clock()))
         if token is not None:
             self._state.count_message(token)
@@ -328,8 +328,10 @@ class MslClient:
             new = Session(header.key_response.master_token, header.payload_context)
             self._state.add_session(new, sent.header.master_token)
         if message.user is not None and header.user_id_token is not None and not header.user_id_token.verified:
-            self._state.add_user_id_token(message.user, header.user_id_token)
-        self._state.store_service_tokens(header.service_tokens)
+            self._state.add_user_id_token(message.user, header.user_id_token, sent.header.master_token)
+        self._state.store_service_tokens(
+            header.service_tokens, (sent.header.master_token, header.user_id_token or sent.header.user_id_token)
+        )
         if header.timestamp is not None:
             self._state.update_remote_time(header.timestamp, self._context.clock())
 

@@ -111,13 +111,24 @@ class ClientState:
             token = self._user_id_tokens.get(user)
         return token if token is not None and token.is_bound_to(master_token) else None
 
-    def add_user_id_token(self, user: str, token: UserIdToken) -> None:
-        """Keep the user's token, replacing an earlier one. Raises MslError USERIDTOKEN_MASTERTOKEN_NOT_FOUND."""
+    def add_user_id_token(self, user: str, token: UserIdToken, exchange: MasterToken | None = None) -> None:
+        """Keep the user's token, replacing an earlier one.
+
+        Args:
+            user: local key of the user.
+            token: the token.
+            exchange: the master token of the exchange that brought it. If another exchange has dropped that one
+                meanwhile, ``token`` is dropped with it, which is no error.
+
+        Raises:
+            MslError: USERIDTOKEN_MASTERTOKEN_NOT_FOUND.
+        """
         with self._mutex:
             serial = token.master_token_serial_number
-            if not any(s.master_token.serial_number == serial for s in self._sessions):
+            if any(s.master_token.serial_number == serial for s in self._sessions):
+                self._user_id_tokens[user] = token
+            elif not token.is_bound_to(exchange):
                 raise MslError(ErrorCode.USERIDTOKEN_MASTERTOKEN_NOT_FOUND)
-            self._user_id_tokens[user] = token
 
     def remove_user_id_token(self, token: UserIdToken) -> None:
         """Drop a user ID token and the service tokens bound to it."""
@@ -166,8 +177,17 @@ class ClientState:
                 if token.master_token_serial_number in masters and token.user_id_token_serial_number in users
             )
 
-    def store_service_tokens(self, tokens: Iterable[ServiceToken]) -> None:
+    def store_service_tokens(
+        self,
+        tokens: Iterable[ServiceToken],
+        exchange: tuple[MasterToken | None, UserIdToken | None] = (None, None),
+    ) -> None:
         """Add, replace and, where the data is empty, delete service tokens; all or none.
+
+        Args:
+            tokens: what a message carries.
+            exchange: the master and user ID token of the exchange. If another exchange has dropped them meanwhile,
+                what is bound to them is dropped with them, which is no error.
 
         Raises:
             MslError: SERVICETOKEN_MASTERTOKEN_NOT_FOUND, SERVICETOKEN_USERIDTOKEN_NOT_FOUND.
@@ -182,10 +202,13 @@ class ClientState:
                     continue
                 master, user = token.master_token_serial_number, token.user_id_token_serial_number
                 if master is not None and master not in masters:
-                    raise MslError(ErrorCode.SERVICETOKEN_MASTERTOKEN_NOT_FOUND)
-                if user is not None and user not in users:
-                    raise MslError(ErrorCode.SERVICETOKEN_USERIDTOKEN_NOT_FOUND)
-                kept[token.key] = token
+                    if exchange[0] is None or master != exchange[0].serial_number:
+                        raise MslError(ErrorCode.SERVICETOKEN_MASTERTOKEN_NOT_FOUND)
+                elif user is not None and user not in users:
+                    if exchange[1] is None or user != exchange[1].serial_number:
+                        raise MslError(ErrorCode.SERVICETOKEN_USERIDTOKEN_NOT_FOUND)
+                else:
+                    kept[token.key] = token
             self._service_tokens = kept
 
     def _remove_user(self, user: str, token: UserIdToken) -> None:
