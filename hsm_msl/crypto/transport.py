@@ -98,13 +98,17 @@ class WrapTransport:
         """Wrap a written key.
 
         Raises:
-            MslError: WRAP_NOT_SUPPORTED without a key, PLAINTEXT_ILLEGAL_BLOCK_SIZE for less than two units of eight
-                bytes or a part of one.
+            MslError: WRAP_NOT_SUPPORTED without a key, PLAINTEXT_ILLEGAL_BLOCK_SIZE for anything but whole units of
+                eight bytes, of which some keys take two at least, as RFC 3394 does.
             BackendError: the key operation did not happen.
         """
-        if len(plaintext) % KEY_WRAP_UNIT_BYTES or len(plaintext) < 2 * KEY_WRAP_UNIT_BYTES:
+        key = self._wrapping()
+        if not plaintext or len(plaintext) % KEY_WRAP_UNIT_BYTES:
             raise MslError(ErrorCode.PLAINTEXT_ILLEGAL_BLOCK_SIZE)
-        return self._wrapping().wrap(plaintext)
+        try:
+            return key.wrap(plaintext)
+        except DataRejectedError:
+            raise MslError(ErrorCode.PLAINTEXT_ILLEGAL_BLOCK_SIZE) from None
 
     def wrap_key(self, key: AesKey | MacKey) -> bytes:
         """Wrap a key beside the wrapping key. Raises MslError WRAP_NOT_SUPPORTED; KeyPolicyError, BackendError."""
