@@ -41,8 +41,9 @@ class BareLoop:
         pieces = []
         for document in documents[1:]:
             chunk = orjson.loads(document)
-            pieces.append(self._open(chunk["payload"], chunk["signature"])["data"])
-        data = pybase64.b64decode("".join(pieces), validate=True)
+            inner = self._open(chunk["payload"], chunk["signature"])
+            pieces.append(pybase64.b64decode(inner["data"], validate=True))
+        data = b"".join(pieces)
         message_id = header["messageid"] + 1
         answer = {
             "handshake": False,

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import orjson
@@ -14,7 +15,7 @@ from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.wire.limits import MAX_NESTING, MAX_OBJECT_BYTES
 
 _OPENING_BRACE = 0x7B
-_PLAIN = frozenset((str, int, bool))
+_STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _SHORTEST_FRACTION = 3  # "1e9"; also at most the length of null
 _SURROGATE_PAIR = re.compile(rb"\xed([\xa0-\xaf][\x80-\xbf])\xed([\xb0-\xbf][\x80-\xbf])")
 
@@ -34,18 +35,23 @@ def encode(value: Mapping[str, object]) -> bytes:
 
     Source: msl-wire section 2.3. Escapes instead of raw UTF-8, because readers exist that split or refuse it.
     """
-    for item in value.values():
-        if type(item) not in _PLAIN:
-            value = _clean_object(value, MAX_NESTING)
-            break
-    try:
-        data = orjson.dumps(value)
-    except TypeError as refused:
-        raise MslError(ErrorCode.MSL_ENCODE_ERROR, "value cannot be written as JSON") from refused
+    data = b""
+    with suppress(TypeError):
+        data = orjson.dumps(value, option=_STRICT)
+    # A null, or a number that became one, shows in the text; so, perhaps, does a string that only says so.
+    if not data or b"null" in data:
+        data = _encode_cleaned(value)
     if data.isascii():
         return data
     # What orjson has just written is valid, so the slower encoder meets no surprise here.
     return json.dumps(json.loads(data), ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+def _encode_cleaned(value: Mapping[str, object]) -> bytes:
+    try:
+        return orjson.dumps(_clean_object(value, MAX_NESTING))
+    except TypeError as refused:
+        raise MslError(ErrorCode.MSL_ENCODE_ERROR, "value cannot be written as JSON") from refused
 
 
 def encode_text(text: str) -> bytes:

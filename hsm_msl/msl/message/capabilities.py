@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hsm_msl.errors import ErrorCode, MslError
@@ -19,14 +19,20 @@ class Capabilities:
     compression: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     encoder_formats: tuple[str, ...] = ENCODER_FORMATS
+    _wire: dict[str, object] = field(init=False, repr=False, compare=False)
 
-    def to_wire(self) -> dict[str, object]:
-        """Return the object of a header."""
-        return {
+    def __post_init__(self) -> None:
+        """Write the object once: it goes into every header."""
+        wire = {
             "languages": list(self.languages),
             "compressionalgos": list(self.compression),
             "encoderformats": list(self.encoder_formats),
         }
+        object.__setattr__(self, "_wire", wire)
+
+    def to_wire(self) -> dict[str, object]:
+        """Return the object of a header; not to be changed."""
+        return self._wire
 
     def preferred_compression(self) -> str | None:
         """Return the best algorithm both ends know, GZIP before LZW, or None."""
@@ -40,7 +46,7 @@ def intersection(first: Capabilities | None, second: Capabilities | None) -> Cap
     """Return what both sides support, in the order of ``first``; None when either is unknown."""
     if first is None or second is None:
         return None
-    if first == second:
+    if first is second or first == second:
         return first
     return Capabilities(
         tuple(name for name in first.compression if name in second.compression),
@@ -49,12 +55,18 @@ def intersection(first: Capabilities | None, second: Capabilities | None) -> Cap
     )
 
 
-def parse_capabilities(obj: Mapping[str, Any]) -> Capabilities:
+def parse_capabilities(obj: Mapping[str, Any], own: Capabilities | None = None) -> Capabilities:
     """Read capabilities: unknown names are dropped, a member that is no array counts as absent.
+
+    Args:
+        obj: the object of a header.
+        own: this side's; as a rule the other side's are the same, and then need no reading.
 
     Raises:
         MslError: MSL_PARSE_ERROR for an element that is no string.
     """
+    if own is not None and obj == own.to_wire():
+        return own
     return Capabilities(
         tuple(name for name in _strings(obj, "compressionalgos") if name in compression.ALGORITHMS),
         _strings(obj, "languages"),

@@ -109,7 +109,7 @@ class HeaderDecoder:
         if non_replayable_id is not None:
             fields.ranged(non_replayable_id, ErrorCode.NONREPLAYABLE_ID_OUT_OF_RANGE)
         raw = fields.optional_mapping(data, "capabilities")
-        capabilities = None if raw is None else parse_capabilities(raw)
+        capabilities = None if raw is None else parse_capabilities(raw, msl.capabilities)
         key_requests = self._key_requests(data)
         peer_master: MasterToken | None = None
         peer_user: UserIdToken | None = None
