@@ -64,7 +64,10 @@ class EndpointRecord:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A sealed fragment that waits for its acknowledgement; core and body never change again."""
+    """A sealed fragment that waits for its acknowledgement; core and body never change again.
+
+    ``due_at`` is None while the fragment lies beyond the window that the receiver keeps open.
+    """
 
     dialog: bytes
     side: int
@@ -74,7 +77,7 @@ class OutboxRow:
     core: bytes
     body: bytes
     attempts: int
-    due_at: float
+    due_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +243,11 @@ class DialogTransaction(Protocol):
     def acknowledge(self, dialog: bytes, side: int, below: int, ranges: Sequence[tuple[int, int]]) -> None:
         """Delete fragments with a sequence number below ``below`` or within an inclusive range."""
 
-    def due(self, local: str, now: float, window: int, limit: int) -> Sequence[OutboxRow]:
-        """Take fragments whose time has come and that lie within ``window`` of the lowest unacknowledged one.
+    def release(self, dialog: bytes, side: int, below: int, now: float) -> None:
+        """Make fragments that waited beyond the window due, up to a sequence number."""
+
+    def due(self, local: str, now: float, latest: float, limit: int) -> Sequence[OutboxRow]:
+        """Take fragments whose time has come; one beyond ``latest`` was set by a clock that ran ahead.
 
         Rows that another worker holds are passed over, so two workers never send the same row at the same time.
         """
@@ -250,7 +256,7 @@ class DialogTransaction(Protocol):
         """Count an attempt and set the next time of (dialog, side, seq, frag, due at) rows."""
 
     def hasten(self, dialog: bytes, side: int, now: float) -> None:
-        """Make every fragment of a side due now."""
+        """Make every fragment of a side that lies within the window due now."""
 
     def clear_outbox(self, dialog: bytes, side: int) -> None:
         """Delete every fragment and queued message of a side."""
@@ -270,11 +276,11 @@ class DialogTransaction(Protocol):
     def drop_parked(self, dialog: bytes, side: int, from_seq: int) -> None:
         """Delete parked fragments from ``from_seq`` on (the peer will send other ones)."""
 
-    def message(self, dialog: bytes, side: int, seq: int) -> Sequence[InboxRow]:
-        """Return the fragments of one message in order."""
+    def messages(self, dialog: bytes, side: int, first: int, last: int) -> Sequence[InboxRow]:
+        """Return the fragments of the messages from ``first`` to ``last`` in order."""
 
-    def empty(self, dialog: bytes, side: int, seq: int) -> None:
-        """Keep of one message only the digests."""
+    def empty(self, dialog: bytes, side: int, first: int, last: int) -> None:
+        """Keep of the messages from ``first`` to ``last`` only the digests."""
 
     def trim(self, dialog: bytes, side: int, below: int) -> None:
         """Delete taken messages below a sequence number."""

@@ -14,6 +14,7 @@ from hsm_msl.dialog.names import (
     GENERATIONS_AHEAD,
     SENDING,
     SEQUENCED,
+    WINDOW_MESSAGES,
     Cause,
     Kind,
     Reason,
@@ -226,7 +227,10 @@ class Applying:
             return False
         if expected > state.base_out or ranges:
             tx.acknowledge(state.dialog, state.side, expected, ranges)
-            state.base_out = max(state.base_out, expected)
+            if expected > state.base_out:
+                if state.next_out > state.base_out + WINDOW_MESSAGES:
+                    tx.release(state.dialog, state.side, expected + WINDOW_MESSAGES, self._now)
+                state.base_out = expected
             if state.out_oldest < state.out_generation and state.base_out >= state.out_first_seq:
                 tx.drop_outbound_dsks(state.dialog, state.side, state.out_generation)
                 state.out_oldest = state.out_generation

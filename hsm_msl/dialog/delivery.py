@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from hsm_msl.dialog.context import Context
 from hsm_msl.dialog.encoding import decode
 from hsm_msl.dialog.errors import PacketError
@@ -11,7 +13,7 @@ from hsm_msl.dialog.names import KEPT_DIGESTS, Kind, Reason, State
 from hsm_msl.dialog.packet import Ext, parse_core
 from hsm_msl.dialog.sending import PLAIN
 from hsm_msl.dialog.session import Message
-from hsm_msl.dialog_records import DialogTransaction
+from hsm_msl.dialog_records import DialogTransaction, InboxRow
 
 _TRIM_EVERY = 256
 
@@ -48,17 +50,18 @@ class Delivery:
         now = self._lifecycle.now(state)
         taken: list[Message] = []
         generation = 0
-        while len(taken) < limit and state.taken + 1 < state.next_in:
-            seq = state.taken + 1
-            message, generation = self._open(tx, dialog, side, seq, now)
-            taken.append(message)
-            tx.empty(dialog, side, seq)
-            state.taken = seq
-            if seq % _TRIM_EVERY == 0:
-                tx.trim(dialog, side, seq - KEPT_DIGESTS)
-        if taken and generation - 1 > state.in_floor:
-            state.in_floor = generation - 1
-            tx.drop_inbound_dsks(dialog, side, generation)
+        first, last = state.taken + 1, min(state.taken + limit, state.next_in - 1)
+        if first <= last:
+            for rows in _by_message(tx.messages(dialog, side, first, last)):
+                message, generation = self._open(tx, rows, now)
+                taken.append(message)
+            tx.empty(dialog, side, first, last)
+            state.taken = last
+            if first // _TRIM_EVERY != last // _TRIM_EVERY:
+                tx.trim(dialog, side, last - KEPT_DIGESTS)
+            if generation - 1 > state.in_floor:
+                state.in_floor = generation - 1
+                tx.drop_inbound_dsks(dialog, side, generation)
         if len(taken) < limit and state.state == State.FAILED and not state.told and state.taken + 1 >= state.next_in:
             state.told = 1
             tx.drop_inbound_dsks(dialog, side, state.in_generation + 1)
@@ -67,23 +70,26 @@ class Delivery:
             tx.save_endpoint(state)
         return taken
 
-    def _open(self, tx: DialogTransaction, dialog: bytes, side: int, seq: int, now: float) -> tuple[Message, int]:
-        parts: list[bytes] = []
-        kind, message_type, generation = Kind.APP, "", 0
-        for row in tx.message(dialog, side, seq):
-            core = parse_core(row.core)
-            session = self._inbound.find(tx, core, Ext(), now)
-            parts.append(session.keys.open(row.seq, row.frag, row.body, row.core))
-            kind, message_type = Kind(core.kind), core.message_type or ""
-            generation = core.generation
-        plaintext = b"".join(parts)
+    def _open(self, tx: DialogTransaction, rows: Sequence[InboxRow], now: float) -> tuple[Message, int]:
+        core = parse_core(rows[0].core)
+        session = self._inbound.find(tx, core, Ext(), now)
+        plaintext = b"".join(session.keys.open(row.seq, row.frag, row.body, row.core) for row in rows)
         if plaintext[:1] != PLAIN:
             raise PacketError("message in an encoding that is not known here")
-        body = plaintext[1:]
-        error = None
+        body, error, kind = plaintext[1:], None, Kind(core.kind)
         if kind is Kind.END_WITH_ERROR:
             item = decode(body)
             if not isinstance(item, list) or len(item) != 2:
                 raise PacketError("malformed error")
             error, body = (int(item[0]), str(item[1])), b""
-        return Message(dialog, side, seq, kind, message_type, body, error), generation
+        side = 1 - core.direction
+        message = Message(core.dialog, side, core.seq, kind, core.message_type or "", body, error)
+        return message, core.generation
+
+
+def _by_message(rows: Sequence[InboxRow]) -> Iterator[Sequence[InboxRow]]:
+    start = 0
+    while start < len(rows):
+        end = start + rows[start].count
+        yield rows[start:end]
+        start = end

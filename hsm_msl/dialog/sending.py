@@ -177,7 +177,7 @@ class Sender:
         Raises BackendError, StoreError; nothing is counted then.
         """
         now = self._context.clock()
-        rows = tx.due(self._context.local.name, now, WINDOW_MESSAGES, limit)
+        rows = tx.due(self._context.local.name, now, now + 2 * RETRY_LAST, limit)
         states: dict[tuple[bytes, int], tuple[EndpointRecord | None, tuple[tuple[int, int], ...]]] = {}
         outgoing: list[Outgoing] = []
         later: list[tuple[bytes, int, int, int, float]] = []
@@ -304,6 +304,7 @@ class Sender:
         count = -(-len(plaintext) // FRAGMENT_SIZE)
         seq = state.next_out
         first = seq == 1
+        due_at = now if seq < state.base_out + WINDOW_MESSAGES else None
         rows = []
         for frag in range(count):
             core = Core(
@@ -324,5 +325,5 @@ class Sender:
             ).encode()
             part = plaintext if count == 1 else plaintext[frag * FRAGMENT_SIZE : (frag + 1) * FRAGMENT_SIZE]
             body = session.keys.seal(seq, frag, part, core)
-            rows.append(OutboxRow(state.dialog, state.side, seq, frag, session.generation, core, body, 0, now))
+            rows.append(OutboxRow(state.dialog, state.side, seq, frag, session.generation, core, body, 0, due_at))
         return rows

@@ -119,15 +119,22 @@ class MemoryDialogTransaction:
             if key[0] < below or any(low <= key[0] <= high for low, high in ranges):
                 self._drop(rows, key)
 
-    def due(self, local: str, now: float, window: int, limit: int) -> Sequence[OutboxRow]:
-        """Return fragments whose time has come and that lie within the window."""
+    def release(self, dialog: bytes, side: int, below: int, now: float) -> None:
+        """Make fragments that waited beyond the window due."""
+        table = self._t.outbox.get((dialog, side), {})
+        for key, row in list(table.items()):
+            if row.due_at is None and row.seq < below:
+                self._put(table, key, replace(row, due_at=now))
+
+    def due(self, local: str, now: float, latest: float, limit: int) -> Sequence[OutboxRow]:
+        """Return fragments whose time has come."""
         found: list[OutboxRow] = []
         for key, rows in self._t.outbox.items():
             state = self._t.endpoints.get(key)
             if state is None or state.local != local:
                 continue
             for row in rows.values():
-                if row.due_at <= now and row.seq < state.base_out + window:
+                if row.due_at is not None and not now < row.due_at <= latest:
                     found.append(row)
                     if len(found) == limit:
                         return found
@@ -141,10 +148,11 @@ class MemoryDialogTransaction:
             self._put(table, (seq, frag), replace(row, attempts=row.attempts + 1, due_at=due_at))
 
     def hasten(self, dialog: bytes, side: int, now: float) -> None:
-        """Make every fragment of a side due now."""
+        """Make every fragment of a side that lies within the window due now."""
         table = self._t.outbox.get((dialog, side), {})
         for key, row in list(table.items()):
-            self._put(table, key, replace(row, due_at=now))
+            if row.due_at is not None:
+                self._put(table, key, replace(row, due_at=now))
 
     def clear_outbox(self, dialog: bytes, side: int) -> None:
         """Delete every fragment and queued message of a side."""
@@ -158,6 +166,7 @@ class MemoryDialogTransaction:
             for key, rows in self._t.outbox.items()
             if key in self._t.endpoints and self._t.endpoints[key].local == local
             for row in rows.values()
+            if row.due_at is not None
         ]
         return min(times, default=None)
 
@@ -185,16 +194,20 @@ class MemoryDialogTransaction:
         for key in [key for key in table if key[0] >= from_seq]:
             self._drop(table, key)
 
-    def message(self, dialog: bytes, side: int, seq: int) -> Sequence[InboxRow]:
-        """Return the fragments of one message in order."""
+    def messages(self, dialog: bytes, side: int, first: int, last: int) -> Sequence[InboxRow]:
+        """Return the fragments of messages in order."""
         table = self._t.inbox.get((dialog, side), {})
-        count = table[seq, 0].count if (seq, 0) in table else 0
-        return [table[seq, frag] for frag in range(count)]
+        return [
+            table[seq, frag]
+            for seq in range(first, last + 1)
+            if (seq, 0) in table
+            for frag in range(table[seq, 0].count)
+        ]
 
-    def empty(self, dialog: bytes, side: int, seq: int) -> None:
-        """Keep of one message only the digests."""
+    def empty(self, dialog: bytes, side: int, first: int, last: int) -> None:
+        """Keep of messages only the digests."""
         table = self._t.inbox.get((dialog, side), {})
-        for row in self.message(dialog, side, seq):
+        for row in self.messages(dialog, side, first, last):
             self._put(table, (row.seq, row.frag), replace(row, core=b"", body=b""))
 
     def trim(self, dialog: bytes, side: int, below: int) -> None:
