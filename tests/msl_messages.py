@@ -282,11 +282,13 @@ class Observer:
     def _services(self, wires: Sequence[Object]) -> list[ServiceToken]:
         found = []
         for wire in wires:
-            inner = codec.decode(binary.decode(wire["tokendata"]))
-            data = binary.decode(inner["servicedata"])
+            raw = binary.decode(wire["tokendata"])
+            inner = codec.decode(raw)
+            data: bytes | None = binary.decode(inner["servicedata"])
             context = self._issuers[0].service_token_keys.get("")
-            if data and inner["encrypted"] and context is not None:
-                data = context.decrypt(data)
+            if data and inner["encrypted"]:
+                known = context is not None and context.verify(raw, binary.decode(wire["signature"]))
+                data = context.decrypt(data) if known and context is not None else None
             serials = inner.get("mtserialnumber"), inner.get("uitserialnumber")
             found.append(ServiceToken(wire["tokendata"], wire["signature"], inner["name"], *serials, data))
         return found
