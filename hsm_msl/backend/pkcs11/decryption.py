@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 import secrets
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from pkcs11 import MGF, Mechanism
 from pkcs11.exceptions import GeneralError
 
@@ -14,6 +14,7 @@ from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.lookup import TokenObject
 from hsm_msl.backend.pkcs11.public import public_half
 from hsm_msl.backend.pkcs11.verdicts import judged
+from hsm_msl.backend.software.asymmetric import RSA_PADDINGS
 from hsm_msl.errors import DataRejectedError, KeyPolicyError, MechanismUnsupportedError
 from hsm_msl.ports import RsaPadding
 
@@ -24,12 +25,6 @@ _MECHANISMS: dict[RsaPadding, tuple[Mechanism, tuple[Mechanism, MGF, None] | Non
     RsaPadding.OAEP_SHA1: (_OAEP, (Mechanism.SHA_1, MGF.SHA1, None)),
     RsaPadding.OAEP_SHA256: (_OAEP, (Mechanism.SHA256, MGF.SHA256, None)),
     RsaPadding.PKCS1: (Mechanism.RSA_PKCS, None),
-}
-
-PADDINGS: dict[RsaPadding, padding.AsymmetricPadding] = {
-    RsaPadding.OAEP_SHA1: padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None),  # noqa: S303  # what MSL speaks
-    RsaPadding.OAEP_SHA256: padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None),
-    RsaPadding.PKCS1: padding.PKCS1v15(),
 }
 
 
@@ -92,7 +87,7 @@ class TokenDecryptionKey:
 
         def prove() -> None:
             sample = secrets.token_bytes(16)
-            if not hmac.compare_digest(run(self._key.encrypt(sample, PADDINGS[padding])), sample):
+            if not hmac.compare_digest(run(self._key.encrypt(sample, RSA_PADDINGS[padding])), sample):
                 raise GeneralError
 
         return judged(run, prove, self._target.connection.profile.vague, REFUSED)
