@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, TypeAlias
 
 import pkcs11
@@ -23,6 +24,20 @@ def attach(path: str) -> _pkcs11.lib:
     """
     library: _pkcs11.lib = _pkcs11.lib.__new__(_pkcs11.lib, path)  # type: ignore[call-arg]  # its __cinit__ takes it
     return library
+
+
+def function_list(library: _pkcs11.lib) -> int:
+    """Return the address of the function list a library object calls through.
+
+    Modules that reach another process (p11-kit) give each caller of C_GetFunctionList a list, and with it a login and
+    sessions, of its own; so what is called past the binding has to use the binding's list. It is the first member of
+    the object, behind what every Python object begins with; ``Cryptoki.share`` checks that where it can.
+
+    Args:
+        library: from ``attach``.
+    """
+    address: int = ctypes.c_size_t.from_address(id(library) + object.__basicsize__).value
+    return address
 
 
 def handle_of(session: pkcs11.Session) -> int:

@@ -127,19 +127,41 @@ class Cryptoki:
         self._path = path
         try:
             library = ctypes.CDLL(path)
-            entry = library.C_GetFunctionList
+            self._entry = library.C_GetFunctionList
         except OSError as error:
             raise BackendConfigurationError(f"PKCS#11 module {path} cannot be loaded: {error}") from None
         except AttributeError:
             raise BackendConfigurationError(f"{path} is not a PKCS#11 module: it has no C_GetFunctionList") from None
-        entry.restype = ctypes.c_ulong
-        entry.argtypes = (ctypes.c_void_p,)
-        listed = ctypes.POINTER(_FunctionList)()
-        code = entry(ctypes.byref(listed))
-        if code != CKR_OK or not listed:
-            raise BackendConfigurationError(f"PKCS#11 module {path} gives no function list")
+        self._entry.restype = ctypes.c_ulong
+        self._entry.argtypes = (ctypes.c_void_p,)
         self._library = library  # keeps the shared object mapped
-        self._functions = listed.contents.functions
+        self._address = self._list_address()
+        self._functions = _FunctionList.from_address(self._address).functions
+
+    def share(self, address: int) -> None:
+        """Call through the list of the binding from now on, in modules that give every caller another one.
+
+        Args:
+            address: from ``binding.function_list``.
+
+        Raises:
+            BackendConfigurationError: the address is not the list of a module that has only one.
+        """
+        if address == self._address:
+            return
+        if self._list_address() == self._address:
+            raise BackendConfigurationError(
+                f"{self._path}: the installed python-pkcs11 keeps its function list where it is not expected"
+            )
+        self._address = address
+        self._functions = _FunctionList.from_address(address).functions
+
+    def _list_address(self) -> int:
+        listed = ctypes.c_void_p()
+        code = self._entry(ctypes.byref(listed))
+        if code != CKR_OK or not listed.value:
+            raise BackendConfigurationError(f"PKCS#11 module {self._path} gives no function list")
+        return listed.value
 
     def code(self, name: str, *arguments: object) -> int:
         """Call a function and return its CK_RV.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import pkcs11
 from pkcs11.exceptions import PKCS11Error
 
-from hsm_msl.backend.pkcs11.binding import attach
+from hsm_msl.backend.pkcs11.binding import attach, function_list
 from hsm_msl.backend.pkcs11.cryptoki import Cryptoki
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
 from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError
@@ -34,7 +34,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     ),
     "nss": ("/usr/lib/x86_64-linux-gnu/nss/libsoftokn3.so", "/usr/lib/x86_64-linux-gnu/libsoftokn3.so"),
     "opencryptoki": (
-        "/usr/lib/x86_64-linux-gnu/opencryptoki/libopencryptoki.so",
+        "/usr/lib/x86_64-linux-gnu/pkcs11/libopencryptoki.so",
+        "/usr/lib/aarch64-linux-gnu/pkcs11/libopencryptoki.so",
+        "/usr/lib64/opencryptoki/libopencryptoki.so",
         "/usr/lib/opencryptoki/libopencryptoki.so",
     ),
     "tpm2": (
@@ -76,8 +78,9 @@ class Module:
         self._lock = threading.RLock()
         self._pausables: weakref.WeakSet[Pausable] = weakref.WeakSet()
         self.cryptoki = Cryptoki(path)
-        self._start()
         self._library = attach(path)
+        self.cryptoki.share(function_list(self._library))
+        self._start()
         self.pid = os.getpid()
         self.generation = 1
         _guard_forks(self)
