@@ -78,11 +78,12 @@ class FilePin:
     def read(self) -> Pin:
         """Return the first line. Raises BackendConfigurationError for a missing, empty or readable-by-all file."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            # Without O_NONBLOCK a named pipe would hold the start until somebody writes to it.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise BackendConfigurationError(f"PIN file {self.path}: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise BackendConfigurationError(f"PIN file {self.path} is not a regular file")
             if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -90,7 +91,9 @@ class FilePin:
                     f"PIN file {self.path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}); "
                     f"run: chmod 600 {self.path}"
                 )
-            return _first_line(file.read(MAX_PIN_BYTES + 1), f"PIN file {self.path}")
+            return _first_line(os.read(descriptor, MAX_PIN_BYTES + 1), f"PIN file {self.path}")
+        finally:
+            os.close(descriptor)
 
 
 class DescriptorPin:

@@ -19,9 +19,12 @@ from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.backend.pkcs11.recovery import STAGES, Recovery, RecoveryObserver
 from hsm_msl.backend.pkcs11.sessions import DEFAULT_WAIT_SECONDS, SessionPool
 from hsm_msl.backend.pkcs11.vendors import GENERIC, VendorProfile
+from hsm_msl.backend.uri import Pkcs11Uri
 from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError
 
 T = TypeVar("T")
+
+_LIBRARY = ("library_manufacturer", "library_description", "library_version")
 
 RECOVERABLE = frozenset((Fault.STALE, Fault.OUTAGE))
 
@@ -41,6 +44,24 @@ class TokenSelector:
     serial: str | None = None
     manufacturer: str | None = None
     model: str | None = None
+
+    @classmethod
+    def of_uri(cls, uri: Pkcs11Uri) -> TokenSelector:
+        """Return what the token part of a URI selects.
+
+        Args:
+            uri: parsed.
+
+        Raises:
+            BackendConfigurationError: it also selects by slot or library, which move or are chosen elsewhere.
+        """
+        for name in ("slot_id", "slot_description", "slot_manufacturer", *_LIBRARY):
+            if getattr(uri, name) is not None:
+                raise BackendConfigurationError(
+                    f"{uri}: a token is selected by token, serial, manufacturer and model, not by "
+                    f"{name.replace('_', '-')}"
+                )
+        return cls(label=uri.token, serial=uri.serial, manufacturer=uri.manufacturer, model=uri.model)
 
     def find(self, module: Module) -> pkcs11.Token:
         """Return the one token that fits. Raises BackendError as ``Module.token`` does.
