@@ -144,8 +144,9 @@ class ServerExchange:
             check_received(header, self._issuer, self._context.clock())
         if header.handshake:
             return Stage.HANDSHAKE
-        if header.renewable and header.key_requests and self._first is None:
-            # Older clients send no flag: an empty message that offers keys is a handshake (msl-engine section 6).
+        if not header.handshake_stated and header.renewable and header.key_requests and self._first is None:
+            # The oldest clients send no flag: an empty message that offers keys is a handshake (msl-engine section
+            # 6). From all others it is a message of the application's that happens to be empty.
             try:
                 self._first = self._reader.chunk()
             except TruncatedMessageError:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 import pytest
 
-from dialog_world import Service, World
-from hsm_msl.dialog import signatures
+from dialog_world import Service, World, broken_kek
 from hsm_msl.dialog.cache import Cache, RateLimit
 from hsm_msl.dialog.context import CacheSizes
-from hsm_msl.dialog.headers import dsk_id, kek_id, parse_dsk, parse_kek, parse_pair, sign1, signed_bytes
+from hsm_msl.dialog.headers import parse_kek
 from hsm_msl.dialog.names import Kind, Side
 from hsm_msl.dialog.packet import assemble, parse
-from hsm_msl.dialog.suites import SUITES
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 
 INIT, TARGET = Side.INITIATOR, Side.TARGET
@@ -122,21 +118,6 @@ def test_c22_a_second_node_handles_packet_two() -> None:
     world.deliver(second, world.outgoing(world.a))
     assert second.bodies(dialog, TARGET) == [b"two"]
     assert opened(second) == (1, 1)
-
-
-def broken_kek(world: World, data: bytes) -> bytes:
-    """A first packet whose KEK header cannot be opened although its sender signed for it."""
-    packet = parse(data)
-    header = parse_kek(packet.ext.kek or b"")
-    broken = msgspec.structs.replace(header, wrapped=bytes(len(header.wrapped) - 1) + b"\1").encode()
-    pair = parse_pair(packet.ext.pair or b"")
-    claim = msgspec.structs.replace(pair.authentication, kek_digest=hashlib.sha256(broken).digest())
-    payload = claim.encode()
-    signature = signatures.sign(world.a.local.signing_key, signed_bytes(pair.protected, payload), SUITES[world.suite])
-    dsk = msgspec.structs.replace(parse_dsk(packet.ext.dsk or b""), kek_id=kek_id(broken)).encode()
-    core = msgspec.structs.replace(packet.core, dsk_id=dsk_id(dsk))
-    ext = msgspec.structs.replace(packet.ext, kek=broken, pair=sign1(pair.protected, payload, signature), dsk=dsk)
-    return assemble(core.encode(), ext.encode(), packet.body, packet.tag)
 
 
 @pytest.mark.parametrize("suite", [1, 2, 3])

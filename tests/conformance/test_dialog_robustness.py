@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cbor2
@@ -13,11 +13,11 @@ import pytest
 
 from database_fixture import url_of
 from dialog_keys import SoftWrappingKey
-from dialog_world import Service, World
+from dialog_world import Service, World, broken_kek
 from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.dialog.encoding import decode
 from hsm_msl.dialog.errors import PacketError
-from hsm_msl.dialog.headers import parse_dsk, parse_kek, parse_pair
+from hsm_msl.dialog.headers import dsk_id, parse_dsk, parse_kek, parse_pair
 from hsm_msl.dialog.names import Kind, Side
 from hsm_msl.dialog.packet import NO_TAG, Ack, Ext, assemble, parse
 from hsm_msl.dialog.policy import Policy
@@ -199,8 +199,6 @@ def damaged(field: str) -> Callable[[World, bytes], bytes]:
         if field == "key wrap":
             header = parse_dsk(ext.dsk or b"")
             broken = msgspec.structs.replace(header, wrapped=bytes(40)).encode()
-            from hsm_msl.dialog.headers import dsk_id
-
             core = msgspec.structs.replace(core, dsk_id=dsk_id(broken))
             ext = msgspec.structs.replace(ext, dsk=broken)
         if field == "body":
@@ -212,8 +210,6 @@ def damaged(field: str) -> Callable[[World, bytes], bytes]:
 
 def test_c62_replies_do_not_tell_why_a_key_could_not_be_opened() -> None:
     """OAEP, key wrap and tag failures: the peer learns at most that keys are wanted."""
-    from test_dialog_caches import broken_kek
-
     seen = {}
     for name, change in {"oaep": broken_kek, "key wrap": damaged("key wrap")}.items():
         world = World(suite=1)
@@ -261,13 +257,14 @@ def test_c63_bare_requests_for_keys_are_rate_limited_both_ways() -> None:
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest) -> DialogStore:
-    """A store of each kind."""
+def store(request: pytest.FixtureRequest) -> Iterator[DialogStore]:
+    """Yield a store of each kind."""
     if request.param == "memory":
-        return MemoryDialogStore()
+        yield MemoryDialogStore()
+        return
     database = Database(url_of(request.param, request))
-    request.addfinalizer(database.close)
-    return SqlDialogStore(database)
+    yield SqlDialogStore(database)
+    database.close()
 
 
 def test_c64_threads_that_send_on_one_dialog_keep_order(store: DialogStore) -> None:

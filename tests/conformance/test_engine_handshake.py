@@ -126,10 +126,17 @@ def test_case_046_legacy_handshake_without_the_flag(world: World) -> None:
     assert not inbox.requests
 
 
+def test_case_046_an_empty_message_that_says_it_is_no_handshake_is_for_the_application(world: World) -> None:
+    device, inbox = world.client("PSK"), Inbox()
+    reply = device.ask(secret(b""), world.server(inbox).handle)
+    assert (reply.payload, reply.pairs, len(inbox.requests)) == (b"", 1, 1)
+    assert reply.header.key_response is not None
+
+
 def test_case_046_an_empty_message_that_offers_no_keys_is_for_the_application(world: World) -> None:
     inbox = Inbox()
     held = issued_session(world.context, "psk-client")
-    answered = answer(world, compose(held, b"", renewable=True), server=world.server(inbox))
+    answered = answer(world, compose(held, b"", renewable=True, handshake=None), server=world.server(inbox))
     assert len(inbox.requests) == 1
     assert len(answered.chunks) == 1
 

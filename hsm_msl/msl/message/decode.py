@@ -136,6 +136,7 @@ class HeaderDecoder:
             master_token=master,
             identity=identity,
             handshake=handshake,
+            handshake_stated="handshake" in data,
             timestamp=timestamp,
             non_replayable_id=non_replayable_id,
             capabilities=capabilities,

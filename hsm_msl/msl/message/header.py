@@ -27,6 +27,7 @@ class MessageHeader(msgspec.Struct, frozen=True, kw_only=True):
         protects_integrity: whether it counts as integrity-protected.
         identity: the authenticated identity of the sender, None where a client cannot know it.
         user: the user this message speaks for, authenticated or by user ID token.
+        handshake_stated: whether the sender said if this is a handshake; the oldest clients do not.
     """
 
     message_id: int
@@ -39,6 +40,7 @@ class MessageHeader(msgspec.Struct, frozen=True, kw_only=True):
     master_token: MasterToken | None = None
     identity: str | None = None
     handshake: bool = False
+    handshake_stated: bool = True
     timestamp: int | None = None
     non_replayable_id: int | None = None
     capabilities: Capabilities | None = None
