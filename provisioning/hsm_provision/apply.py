@@ -6,6 +6,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from hsm_provision.backup import Bundle, create_backed_up
 from hsm_provision.ceremony import CeremonyFile
 from hsm_provision.desired_keys import DesiredKey, create_missing_files, load_material
 from hsm_provision.errors import StalePlanError, VerificationError
@@ -113,9 +116,11 @@ def apply_plan(
         if step.action == "keep":
             continue
         progress(f"{step.action} {key.name.label}")
-        proof = _create(session, key, step)
+        proof, bundle = _create(session, key, step, body, records)
         proofs[key.name.label] = proof
         entry = _entry(file, key, step, proof, session, records)
+        if bundle is not None:
+            entry = msgspec.structs.replace(entry, backup=bundle.digest)
         records.audit().append(
             f"key {_PAST[step.action]}",
             {"label": entry.label, "check": f"{entry.check.method}:{entry.check.value}", "profile": entry.profile},
@@ -139,15 +144,26 @@ _PAST = {
 }
 
 
-def _create(session: TokenSession, key: DesiredKey, step: PlannedKey) -> KeyProof:
+def _create(
+    session: TokenSession, key: DesiredKey, step: PlannedKey, body: ManifestBody, records: Records
+) -> tuple[KeyProof, Bundle | None]:
     expected = step.check
+    bundle = None
     if step.action in REMAKING:
         destroy_label(session, key.name.label)
-    if step.action in ("generate", "regenerate"):
-        generate_key(session, key.profile, key.name, key.size)
-    elif step.action in ("import", "reimport"):
+    if step.action in CREATING:
         create_missing_files(key)
-        import_key(session, key.profile, key.name, load_material(key))
+        material = load_material(key) if key.source is not None else None
+        under = body.key(step.backup) if step.backup is not None else None
+        if under is not None:
+            bundle = create_backed_up(
+                session, key.profile, key.name, key.size, material, under=under, records=records
+            )
+            expected = expected or bundle.check
+        elif material is not None:
+            import_key(session, key.profile, key.name, material)
+        else:
+            generate_key(session, key.profile, key.name, key.size)
     proof = prove_key(session, key.profile, key.name, key.size, step.provenance, expected)
     if not proof.sound:
         created = step.action in CREATING
@@ -155,7 +171,7 @@ def _create(session: TokenSession, key: DesiredKey, step: PlannedKey) -> KeyProo
             destroy_label(session, key.name.label)
         consequence = "it was destroyed again" if created else "it is left as it is"
         raise VerificationError(f"{key.name.label} did not prove itself ({'; '.join(proof.problems)}); {consequence}")
-    return proof
+    return proof, bundle
 
 
 def _entry(

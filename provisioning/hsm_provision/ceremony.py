@@ -49,6 +49,7 @@ class KeySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bits: int | None = None
     curve: Literal["P-256", "P-384"] | None = None
     import_: ImportSection | None = msgspec.field(name="import", default=None)
+    backup: bool = False
 
 
 class PresharedSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +60,7 @@ class PresharedSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mac: str
     wrap: str | None = None
     version: Annotated[int, msgspec.Meta(ge=1)] = 1
+    backup: bool = False
     create_missing_files: bool = False
 
 
@@ -99,6 +101,12 @@ class PolicySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     apply_approvals: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
+class BackupSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The version of the backup key (profile ``backup-wrap``) under which keys are backed up at their creation."""
+
+    version: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
 class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole ceremony."""
 
@@ -113,6 +121,7 @@ class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: UsersSection | None = None
     approver: tuple[ApproverSection, ...] = ()
     policy: PolicySection = PolicySection()
+    backup: BackupSection | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class DesiredKey:
     size: int | str
     state: Literal["pre-active", "primary", "active"]
     source: Source | None = None
+    backup: bool = False
+    """Wrapped under the backup key at its creation."""
 
     @property
     def source_text(self) -> str | None:
@@ -145,6 +147,7 @@ def _from_key(file: CeremonyFile, section: KeySection, profiles: Mapping[str, Ke
         _size(section, profile, where),
         section.state,
         source,
+        _backup(file, profile, section.backup, where),
     )
 
 
@@ -163,12 +166,20 @@ def _from_preshared(
             else DerivedSource(encryption, mac)
         ),
     }
+    backup = _backup(file, _profile(profiles, "psk-encryption", where), section.backup, where)
     keys = []
     for profile_name, source in sources.items():
         profile = _profile(profiles, profile_name, where)
         name = make_name(f"psk.{section.identity}", profile.role, section.version)
-        keys.append(DesiredKey(name, profile, profile.bits[0], "primary", source))
+        keys.append(DesiredKey(name, profile, profile.bits[0], "primary", source, backup))
     return tuple(keys)
+
+
+def _backup(file: CeremonyFile, profile: KeyProfile, asked: bool, where: str) -> bool:
+    wanted = asked or profile.backup == "at-creation"
+    if wanted and file.document.backup is None:
+        raise ConfigurationError(f"{where}.backup: the ceremony needs a [backup] section, which names the backup key")
+    return wanted
 
 
 def _profile(profiles: Mapping[str, KeyProfile], name: str, where: str) -> KeyProfile:

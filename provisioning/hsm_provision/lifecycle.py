@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import msgspec
 
+from hsm_provision.backup import create_backed_up
 from hsm_provision.ceremony import KeyState
+from hsm_provision.desired_keys import DesiredKey
 from hsm_provision.errors import ApprovalError, ConflictError, VerificationError
 from hsm_provision.labels import KeyName, make_name, parse_label
 from hsm_provision.manifest import ManifestBody, ManifestKey
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.records import Progress, Records, not_after
+from hsm_provision.templates import Provenance
 from hsm_provision.token.creation import generate_key
 from hsm_provision.token.objects import TokenSession, destroy_label, list_keys, public_spki
 from hsm_provision.usage import UsageReport, reasons_in_use
@@ -86,11 +89,30 @@ def stage_versions(office: KeyOffice, purpose: str, progress: Progress) -> tuple
         if name is None:
             raise ConflictError(f"{newest.label} is not a label of this tool")
         entry = _create_version(
-            office, profile, make_name(name.purpose, name.role, staged_version), newest.size, progress
+            office,
+            profile,
+            make_name(name.purpose, name.role, staged_version),
+            newest.size,
+            backed_up=newest.backup is not None,
+            progress=progress,
         )
         body = office.store(body, [entry])
         staged.append(entry)
     return tuple(staged)
+
+
+def create_first(office: KeyOffice, key: DesiredKey, progress: Progress) -> ManifestKey:
+    """Create, prove and record one generated key a ceremony asks for, outside ``apply``.
+
+    Raises:
+        ConflictError: a foreign object is in the way.
+        VerificationError: the key did not prove itself and was destroyed.
+        BackendError: the token fails.
+    """
+    entry = _create_version(office, key.profile, key.name, key.size, backed_up=False, progress=progress)
+    entry = msgspec.structs.replace(entry, state=key.state)
+    office.store(office.manifest(), [entry])
+    return entry
 
 
 def promote_versions(office: KeyOffice, purpose: str) -> tuple[ManifestKey, ...]:
@@ -237,13 +259,22 @@ def _moved(office: KeyOffice, entry: ManifestKey, state: KeyState) -> ManifestKe
 
 
 def _create_version(
-    office: KeyOffice, profile: KeyProfile, name: KeyName, size: int | str, progress: Progress
+    office: KeyOffice, profile: KeyProfile, name: KeyName, size: int | str, *, backed_up: bool, progress: Progress
 ) -> ManifestKey:
     found = list_keys(office.session).of_label(name.label)
+    bundle = None
+    if found and backed_up:
+        # Not recorded, hence left by an interrupted run, and without a bundle it could never be restored.
+        destroy_label(office.session, name.label)
+        found = ()
     progress(f"{'adopt' if found else 'generate'} {name.label}")
-    if not found:
+    if not found and backed_up:
+        under = _backup_key(office)
+        bundle = create_backed_up(office.session, profile, name, size, None, under=under, records=office.records)
+    elif not found:
         generate_key(office.session, profile, name, size)
-    proof = prove_key(office.session, profile, name, size, "generated")
+    provenance: Provenance = "generated" if bundle is None else "escrowed"
+    proof = prove_key(office.session, profile, name, size, provenance, bundle.check if bundle else None)
     if not proof.sound or proof.check is None:
         if found:
             raise ConflictError(
@@ -266,9 +297,17 @@ def _create_version(
         size=size,
         state="pre-active",
         check=proof.check,
-        provenance="generated",
+        provenance=provenance,
         created=office.records.now(),
         ceremony=office.ceremony,
         not_after=not_after(office.records.clock(), profile.validity_days),
         spki=base64.b64encode(public_spki(office.session, name.label)).decode() if pair else None,
+        backup=bundle.digest if bundle else None,
     )
+
+
+def _backup_key(office: KeyOffice) -> ManifestKey:
+    key = office.manifest().primary_of("backup.wrap")
+    if key is None:
+        raise ConflictError("the former version was backed up, and there is no backup key on this token")
+    return key

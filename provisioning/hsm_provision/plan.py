@@ -13,6 +13,7 @@ from hsm_provision.check_values import CheckValue, check_value_of_secret, public
 from hsm_provision.desired_keys import DesiredKey, load_material, source_missing
 from hsm_provision.errors import ConflictError
 from hsm_provision.key_material import PrivateMaterial
+from hsm_provision.labels import KeyName, make_name
 from hsm_provision.manifest import ManifestBody
 from hsm_provision.mechanisms import missing_mechanisms
 from hsm_provision.templates import Provenance, creation_template, halves
@@ -39,6 +40,8 @@ class PlannedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action: Action
     provenance: Provenance
     source: str | None = None
+    backup: str | None = None
+    """Label of the key under which it is backed up at its creation."""
     check: CheckValue | None = None
     templates: dict[str, dict[str, bool]] = {}
     problems: tuple[str, ...] = ()
@@ -112,7 +115,10 @@ def make_plan(
         ConfigurationError: a key file cannot be read or does not fit.
         BackendUnavailableError: the token fails.
     """
-    planned = tuple(_plan_key(key, listing, mechanisms, manifest, interrupted, token_check) for key in wanted)
+    backup_label = backup_key_name(file).label
+    planned = tuple(
+        _plan_key(key, listing, mechanisms, manifest, interrupted, backup_label, token_check) for key in wanted
+    )
     labels = {key.name.label for key in wanted}
     found = {item.label for item in listing.objects} if listing is not None else set()
     return Plan(
@@ -128,6 +134,11 @@ def make_plan(
         users=tuple(users),
         bystanders=tuple(sorted(found - labels)),
     )
+
+
+def backup_key_name(file: CeremonyFile) -> KeyName:
+    """Return the name of the ceremony's backup key."""
+    return make_name("backup", "wrap", file.document.backup.version if file.document.backup else 1)
 
 
 def demand_applicable(plan: Plan) -> None:
@@ -147,10 +158,15 @@ def _plan_key(
     mechanisms: frozenset[str],
     manifest: ManifestBody | None,
     interrupted: frozenset[str],
+    backup_label: str,
     token_check: Callable[[DesiredKey], CheckValue],
 ) -> PlannedKey:
     recorded = manifest.key(key.name.label) if manifest else None
-    provenance: Provenance = "imported" if key.source is not None else "generated"
+    provenance: Provenance = "generated"
+    if key.source is not None:
+        provenance = "imported"
+    elif key.backup:
+        provenance = "escrowed"
     if recorded is not None:
         provenance = recorded.provenance
     check = _source_check(key)
@@ -173,6 +189,10 @@ def _plan_key(
             problems.append("this version was destroyed; ask for the next version")
         elif recorded is not None:
             problems.append("recorded in the manifest but missing on the token; restore it")
+        if key.backup and (manifest is None or manifest.key(backup_label) is None):
+            problems.append(
+                f"is to be backed up under {backup_label}, which does not exist yet; run `backup-key` first"
+            )
         if listing is not None:
             problems.extend(f"the token lacks {name}" for name in missing_mechanisms(key, mechanisms))
     if recorded is None and manifest is not None and key.state == "primary":
@@ -190,6 +210,7 @@ def _plan_key(
         action="conflict" if problems else action,
         provenance=provenance,
         source=key.source_text,
+        backup=backup_label if key.backup else None,
         check=check,
         templates={half: creation_template(key.profile, half) for half in halves(key.profile)} if creates else {},
         problems=tuple(problems),

@@ -129,6 +129,10 @@ class Records:
         """Return the file that holds a request for approval."""
         return self.directory / "requests" / f"{digest}.json"
 
+    def bundle_path(self, digest: str) -> Path:
+        """Return the file that holds a backup bundle."""
+        return self.directory / "backups" / f"{digest}.json"
+
     @property
     def usage_directory(self) -> Path:
         """Where servers leave their key usage reports."""

@@ -12,7 +12,8 @@ from typing import Literal
 from hsm_provision.profiles import KeyProfile, Usage
 
 Half = Literal["secret", "private", "public"]
-Provenance = Literal["generated", "imported", "restored"]
+Provenance = Literal["generated", "escrowed", "imported", "restored"]
+"""Born in this token and never out of it; born here and wrapped into a backup at birth; brought in; brought back."""
 Template = Mapping[str, bool]
 
 _PROTECTED: Template = {

@@ -9,7 +9,8 @@ from hsm_provision.labels import KeyName
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.templates import Half, Provenance, expected_attributes, halves
 from hsm_provision.token.facts import Listing, ObjectFacts
-from hsm_provision.token.objects import TokenSession, list_keys
+from hsm_provision.token.objects import TokenSession, find_object, list_keys, public_spki
+from hsm_provision.token.possession import halves_match
 from hsm_provision.token.probing import failed_refusals, token_check_value
 
 
@@ -104,6 +105,10 @@ def prove_key(
     if any("object is missing" in problem or "carry this label" in problem for problem in problems):
         return KeyProof(name.label, None, tuple(problems), rows)
     problems.extend(failed_refusals(session, profile, name.label))
+    if profile.type in ("rsa", "ec"):
+        private = find_object(session, name.label, "private")
+        if not halves_match(profile, private, public_spki(session, name.label)):
+            problems.append("its private and public half do not belong together")
     check = token_check_value(session, profile, name.label)
     if expected is not None and check != expected:
         problems.append(f"its check value is {check.short}, not {expected.short}: this is another key")

@@ -16,7 +16,7 @@ from hsm_provision.apply import Applied, apply_plan, demand_agreed
 from hsm_provision.approvals import demand_approvals, read_approvals
 from hsm_provision.ceremony import CeremonyFile, read_ceremony
 from hsm_provision.desired_keys import DesiredKey, desired_keys
-from hsm_provision.lifecycle import KeyOffice
+from hsm_provision.lifecycle import KeyOffice, create_first
 from hsm_provision.manifest import Manifest
 from hsm_provision.plan import CREATING, Plan, demand_applicable, make_plan
 from hsm_provision.private_files import create_private_file
@@ -122,8 +122,7 @@ class Workspace:
             demand_applicable(begun)
             demand_agreed(begun, self.records, agreed)
             self.records.write_journal(begun, "started")
-            progress(f"initialise token {self.file.document.token.label!r}")
-            self._initialise()
+            self.ensure_token(progress)
         with self.session() as session:
             plan = self._plan(session)
             if begun is None:
@@ -139,6 +138,29 @@ class Workspace:
                 begun=begun or plan,
                 resumed=bool(interrupted),
             )
+
+    def ensure_token(self, progress: Progress) -> None:
+        """Initialise the token if it is missing and the ceremony may.
+
+        Raises:
+            BackendConfigurationError: there is no empty token, or a PIN is refused.
+            BackendUnavailableError: the token fails.
+        """
+        if self.token_absent():
+            progress(f"initialise token {self.file.document.token.label!r}")
+            self._initialise()
+
+    def make_signing_key(self, office: KeyOffice, progress: Progress) -> None:
+        """Create the ceremony's signing key unless it is recorded, so that what follows is signed.
+
+        Raises:
+            VerificationError: the key did not prove itself.
+            BackendError: the token fails.
+        """
+        label = self.file.document.records.signing_key
+        wanted = [key for key in self.wanted if key.name.label == label]
+        if wanted and office.manifest().key(str(label)) is None:
+            create_first(office, wanted[0], progress)
 
     def _plan(self, session: TokenSession | None) -> Plan:
         recorded = None

@@ -33,7 +33,7 @@ def generate_key(session: TokenSession, profile: KeyProfile, name: KeyName, size
         MechanismUnsupportedError: the token cannot generate such a key.
         BackendUnavailableError: the token fails; nothing of the key is left.
     """
-    _refuse_collision(session, name)
+    refuse_collision(session, name)
     common: dict[str, Any] = {
         "id": name.key_id,
         "label": name.label,
@@ -73,12 +73,12 @@ def import_key(session: TokenSession, profile: KeyProfile, name: KeyName, materi
         MechanismUnsupportedError: the token cannot hold such a key.
         BackendUnavailableError: the token fails; nothing of the key is left.
     """
-    _refuse_collision(session, name)
+    refuse_collision(session, name)
     created: list[Any] = []
     try:
         with token_errors(f"importing {name.label}"):
             for half in halves(profile):
-                values = _values(profile, half, material)
+                values = key_values(profile, half, material)
                 created.append(session.binding.create_object({**values, **_template(profile, half, name)}))
     except BaseException:
         for handle in created:
@@ -86,7 +86,8 @@ def import_key(session: TokenSession, profile: KeyProfile, name: KeyName, materi
         raise
 
 
-def _refuse_collision(session: TokenSession, name: KeyName) -> None:
+def refuse_collision(session: TokenSession, name: KeyName) -> None:
+    """Make sure that neither label nor ID is taken. Raises KeyPolicyError, BackendUnavailableError."""
     listing = list_keys(session)
     if listing.of_label(name.label):
         raise KeyPolicyError(f"an object labelled {name.label!r} exists already; nothing was created")
@@ -102,7 +103,8 @@ def _template(profile: KeyProfile, half: Half, name: KeyName) -> dict[Attribute,
     }
 
 
-def _values(profile: KeyProfile, half: Half, material: Material) -> dict[Attribute, Any]:
+def key_values(profile: KeyProfile, half: Half, material: Material) -> dict[Attribute, Any]:
+    """Return class, type and value attributes of one object made from material."""
     if not isinstance(material, PrivateMaterial):
         return {
             Attribute.CLASS: ObjectClass.SECRET_KEY,

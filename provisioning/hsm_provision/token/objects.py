@@ -91,7 +91,7 @@ def describe(handle: Any) -> ObjectFacts:
         size=_size(handle, half, key_type),
         attributes=attributes,
         handle=handle.handle,
-        spki=_spki(handle, key_type) if half == "public" else None,
+        spki=spki_of(handle) if half == "public" else None,
     )
 
 
@@ -140,7 +140,7 @@ def public_spki(session: TokenSession, label: str) -> bytes:
     """Return the public half of a pair, SubjectPublicKeyInfo DER. Raises as ``find_object``."""
     handle = find_object(session, label, "public")
     with token_errors(f"reading {label}"):
-        return _spki(handle, handle[Attribute.KEY_TYPE])
+        return spki_of(handle)
 
 
 def _half_written(error: PKCS11Error) -> bool:
@@ -163,7 +163,9 @@ def _size(handle: Any, half: Half, key_type: KeyType) -> int | str:
     return 0
 
 
-def _spki(handle: Any, key_type: KeyType) -> bytes:
+def spki_of(handle: Any) -> bytes:
+    """Return a public key object as SubjectPublicKeyInfo DER. Raises the binding's errors."""
+    key_type = handle[Attribute.KEY_TYPE]
     if key_type == KeyType.EC:
         return bytes(encode_ec_public_key(handle))
     if key_type == KeyType.RSA:

@@ -45,12 +45,18 @@ def token_check_value(session: TokenSession, profile: KeyProfile, label: str) ->
         return public_check_value(public_spki(session, label))
     handle = find_object(session, label, "secret")
     with token_errors(f"check value of {label}"):
-        if method == "ecb-zero":
-            output = bytes(handle.encrypt(ZERO_BLOCK, mechanism=Mechanism.AES_ECB))
-        elif method == "hmac-label":
-            output = bytes(handle.sign(HMAC_TEXT, mechanism=Mechanism.SHA256_HMAC))
-        else:
-            output = _wrap_zero(session, handle)
+        return check_value_of_handle(session, profile, handle)
+
+
+def check_value_of_handle(session: TokenSession, profile: KeyProfile, handle: Any) -> CheckValue:
+    """Compute the check value of a symmetric key object at hand. Raises the binding's errors."""
+    method = check_method(profile)
+    if method == "ecb-zero":
+        output = bytes(handle.encrypt(ZERO_BLOCK, mechanism=Mechanism.AES_ECB))
+    elif method == "hmac-label":
+        output = bytes(handle.sign(HMAC_TEXT, mechanism=Mechanism.SHA256_HMAC))
+    else:
+        output = _wrap_zero(session, handle)
     return symmetric_check_value(method, output)
 
 
@@ -123,8 +129,9 @@ def _wrap_out(session: TokenSession, handle: Any) -> None:
         wrapping.destroy()
 
 
-def _wrap_zero(session: TokenSession, handle: Any) -> bytes:
-    zero = session.binding.create_object(
+def zero_key(session: TokenSession) -> Any:
+    """Create a session object of sixteen zero bytes, the constant input of ``wrap-zero``. The caller destroys it."""
+    return session.binding.create_object(
         {
             Attribute.CLASS: ObjectClass.SECRET_KEY,
             Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
@@ -134,6 +141,10 @@ def _wrap_zero(session: TokenSession, handle: Any) -> bytes:
             Attribute.EXTRACTABLE: True,
         }
     )
+
+
+def _wrap_zero(session: TokenSession, handle: Any) -> bytes:
+    zero = zero_key(session)
     try:
         return bytes(handle.wrap_key(zero, mechanism=Mechanism.AES_KEY_WRAP))
     finally:

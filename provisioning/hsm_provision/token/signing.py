@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pkcs11 import Attribute, KeyType, Mechanism
@@ -26,8 +27,13 @@ def sign_with(session: TokenSession, label: str, data: bytes) -> bytes:
     """
     handle = find_object(session, label, "private")
     with token_errors(f"signing with {label}"):
-        if handle[Attribute.KEY_TYPE] == KeyType.RSA:
-            return bytes(handle.sign(data, mechanism=Mechanism.SHA256_RSA_PKCS))
-        raw = bytes(handle.sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA))
+        return sign_by_handle(handle, data)
+
+
+def sign_by_handle(handle: Any, data: bytes) -> bytes:
+    """Sign as ``sign_with``, with a key object at hand. Raises the binding's errors."""
+    if handle[Attribute.KEY_TYPE] == KeyType.RSA:
+        return bytes(handle.sign(data, mechanism=Mechanism.SHA256_RSA_PKCS))
+    raw = bytes(handle.sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA))
     half = len(raw) // 2
     return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))

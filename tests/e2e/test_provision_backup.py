@@ -1,0 +1,181 @@
+"""Backup and restore with threshold shares on two real tokens (provisioning field notes, features 13 to 15)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ceremony_fixture import CeremonyBench
+
+BACKED_UP = (
+    'profile = "msl-token-encryption"\nbackup = true',
+    'profile = "msl-token-mac"\nbackup = true',
+    'profile = "msl-token-wrap"\nbackup = true',
+    'profile = "rsa-identity"\nbackup = true',
+    'profile = "ec-identity"\nbackup = true',
+    'profile = "rsa-key-exchange"\nbackup = true',
+    'profile = "dialog-kek"\npurpose = "dialog.a"\nbits = 2048\nbackup = true',
+    'profile = "dialog-kek-ec"\npurpose = "dialog.b"\nbackup = true',
+)
+PSK = '\n[[preshared]]\nidentity = "e"\nencryption = "kpe.hex"\nmac = "kph.hex"\nbackup = true\n[backup]\n'
+
+
+def with_backup_key(bench: CeremonyBench, *keys: str) -> Path:
+    bench.write("kpe.hex", "01" * 16)
+    bench.write("kph.hex", "02" * 32)
+    ceremony = bench.ceremony(*keys, extra=PSK)
+    outcome = bench.run("backup-key", ceremony, "--needed", "2", "--shares", "3", "--shares-to", "shares", "--yes")
+    assert outcome.code == 0, outcome.err
+    return ceremony
+
+
+def share(bench: CeremonyBench, number: int) -> Path:
+    return bench.work / f"shares/backup.wrap.v1.share-{number}-of-3.txt"
+
+
+def test_a_key_is_not_made_before_it_can_be_backed_up(bench: CeremonyBench) -> None:
+    bench.apply(bench.ceremony())
+    outcome = bench.run("apply", bench.ceremony(BACKED_UP[0], extra="\n[backup]\n"))
+    assert outcome.code == 3
+    assert "run `backup-key` first" in outcome.err
+
+
+def test_backed_up_keys_are_never_extractable_in_the_token(bench: CeremonyBench) -> None:
+    ceremony = with_backup_key(bench, *BACKED_UP)
+    bench.apply(ceremony)
+    weak = bench.python(
+        "found = list(session.get_objects({A.TOKEN: True}))\n"
+        "result = [o[A.LABEL] for o in found if o[A.CLASS] != C.PUBLIC_KEY and (o[A.EXTRACTABLE] or"
+        " not o[A.SENSITIVE] or o[A.MODIFIABLE] or o[A.COPYABLE])]"
+    )
+    assert weak == []
+    assert bench.entry("msl.token.mac.v1")["provenance"] == "escrowed"
+    assert bench.entry("psk.e.wrap.v1")["provenance"] == "imported"
+    assert bench.entry("psk.e.wrap.v1")["backup"]
+    assert bench.run("verify", ceremony).code == 0
+    assert "nothing to do" in bench.apply(ceremony).out
+
+
+def test_a_lost_token_comes_back_on_another_one(
+    bench: CeremonyBench, new_bench: Callable[[str], CeremonyBench]
+) -> None:
+    """Acceptance: restore on a second token: check values equal, provenance "restored", old data opens."""
+    ceremony = with_backup_key(bench, *BACKED_UP)
+    bench.apply(ceremony)
+    assert bench.run("rotate", ceremony, "msl.token", "--yes").code == 0
+    sealed = bench.python(
+        "result = key('msl.token.encryption.v1').encrypt(b'sixteen bytes ok', mechanism=M.AES_ECB).hex()"
+    )
+    exported = bench.run("backup", ceremony, "backup.json")
+    assert exported.code == 0, exported.err
+    assert "not in the backup: audit.signing.v1, backup.wrap.v1" in exported.out
+    before = {key["label"]: key for key in bench.manifest()["keys"]}
+
+    second = new_bench("second")
+    second.label = "second token"
+    files = [second.write(path.name, path.read_text()) for path in (share(bench, 1), share(bench, 3))]
+    backup = second.write("backup.json", (bench.work / "backup.json").read_text())
+    second.write("kpe.hex", "01" * 16)
+    second.write("kph.hex", "02" * 32)
+    again = second.ceremony(*BACKED_UP, extra=PSK)
+    arguments = ["restore", again, backup, "--share", files[0], "--share", files[1], "--yes"]
+    restored = second.run(*arguments)
+    assert restored.code == 0, restored.err
+    after = {key["label"]: key for key in second.manifest()["keys"]}
+    for label, entry in before.items():
+        if entry["backup"] is not None:
+            assert after[label]["check"] == entry["check"], label
+            assert after[label]["state"] == entry["state"], label
+            assert after[label]["provenance"] == "restored", label
+    assert after["msl.token.mac.v2"]["state"] == "primary"
+    opened = second.python(
+        f"result = key('msl.token.encryption.v1').decrypt(bytes.fromhex({sealed!r}), mechanism=M.AES_ECB).decode()"
+    )
+    assert opened == "sixteen bytes ok"
+    assert second.run("verify", again).code == 0
+    assert "nothing to do" in second.run(*arguments).out
+    assert "nothing to do" in second.apply(again).out
+
+
+@pytest.mark.parametrize(
+    ("numbers", "spoil", "complaint", "code"),
+    [
+        ([1], None, "shares do not fit", 2),
+        ([1, 1], None, "shares do not fit", 2),
+        ([1, 2], "academic", "shares do not fit", 2),
+        ([1, 2], "zzzz", "shares do not fit", 2),
+    ],
+)
+def test_too_few_or_wrong_shares_give_nothing_back(
+    bench: CeremonyBench, numbers: list[int], spoil: str | None, complaint: str, code: int
+) -> None:
+    ceremony = with_backup_key(bench, BACKED_UP[0])
+    bench.apply(ceremony)
+    bench.run("backup", ceremony, "backup.json")
+    if spoil is not None:
+        text = share(bench, 2).read_text().rstrip("\n")
+        share(bench, 2).write_text(text.rsplit(" ", 1)[0] + f" {spoil}\n")
+    options = [text for number in numbers for text in ("--share", str(share(bench, number)))]
+    outcome = bench.run("restore", ceremony, "backup.json", *options, "--yes")
+    assert outcome.code == code
+    assert complaint in outcome.err
+
+
+def test_shares_of_another_backup_key_are_refused(
+    bench: CeremonyBench, new_bench: Callable[[str], CeremonyBench]
+) -> None:
+    ceremony = with_backup_key(bench, BACKED_UP[0])
+    bench.apply(ceremony)
+    bench.run("backup", ceremony, "backup.json")
+    other = new_bench("other")
+    with_backup_key(other)
+    options = [text for number in (1, 2) for text in ("--share", str(share(other, number)))]
+    outcome = bench.run("restore", ceremony, "backup.json", *options, "--yes")
+    assert outcome.code == 5
+    assert "check value" in outcome.err
+
+
+def test_a_changed_backup_is_refused(bench: CeremonyBench) -> None:
+    ceremony = with_backup_key(bench, BACKED_UP[0])
+    bench.apply(ceremony)
+    bench.run("backup", ceremony, "backup.json")
+    path = bench.work / "backup.json"
+    backup = json.loads(path.read_text())
+    backup["bundles"][0]["profile"] = "psk-encryption"
+    path.write_text(json.dumps(backup))
+    options = ["--share", str(share(bench, 1)), "--share", str(share(bench, 2)), "--yes"]
+    outcome = bench.run("restore", ceremony, "backup.json", *options)
+    assert outcome.code == 5
+    assert "signature does not fit" in outcome.err
+
+
+def test_a_bundle_that_does_not_open_stops_the_export(bench: CeremonyBench) -> None:
+    ceremony = with_backup_key(bench, BACKED_UP[0], BACKED_UP[1])
+    bench.apply(ceremony)
+    bench.python(
+        "old = key('backup.wrap.v1')\ni = old[A.ID]\nold.destroy()\n"
+        "session.create_object({A.CLASS: C.SECRET_KEY, A.KEY_TYPE: T.AES, A.VALUE: bytes(32), A.TOKEN: True,"
+        " A.PRIVATE: True, A.LABEL: 'backup.wrap.v1', A.ID: i, A.WRAP: True, A.UNWRAP: True})"
+    )
+    outcome = bench.run("backup", ceremony, "backup.json")
+    assert outcome.code == 5
+    assert "does not open under backup.wrap.v1" in outcome.err
+    assert not (bench.work / "backup.json").exists()
+
+
+def test_nothing_below_the_threshold_is_written_anywhere(bench: CeremonyBench) -> None:
+    """The shares are the only place from which the backup key can be computed."""
+    ceremony = with_backup_key(bench, BACKED_UP[0])
+    bench.apply(ceremony)
+    words = [share(bench, number).read_text().splitlines()[-1] for number in (1, 2, 3)]
+    for path in (bench.work / "records").rglob("*"):
+        assert path.is_dir() or not any(line in path.read_text() for line in words)
+    from hsm_provision.shares import combine
+
+    secret = combine(words[:2])
+    assert secret == combine(words[1:])
+    for path in bench.directory.rglob("*"):
+        assert path.is_dir() or (secret not in path.read_bytes() and secret.hex().encode() not in path.read_bytes())
