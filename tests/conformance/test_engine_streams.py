@@ -30,7 +30,7 @@ from msl_messages import (
     seal_chunk,
 )
 from msl_script import Script, accept, answer, assert_refused
-from msl_world import CAPABILITIES, Device, Inbox, World, secret
+from msl_world import CAPABILITIES, Answer, Device, Inbox, World, secret
 
 NOISE = random.Random(5).randbytes(5000)
 
