@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from hsm_msl.crypto.context import CryptoContext
-from hsm_msl.errors import ErrorCode, MslError, ResponseCode
+from hsm_msl.errors import ErrorCode, MslError, ResponseCode, TruncatedMessageError
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import (
@@ -196,7 +196,7 @@ class MslClient:
             finally:
                 if owned:
                     self._lock.release(outcome)
-            yield from _deliver(reader, header)
+            yield from _deliver(reader, header, may_lack_chunks=_looks_like_a_handshake(message, sent.header))
             return Response(b"", header, len(requests), tuple(requests))
         if failure is None:
             raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
@@ -376,9 +376,24 @@ def _header(reader: MessageReader) -> Generator[Receive, bytes | None, MessageHe
             reader.end_input()
 
 
-def _deliver(reader: MessageReader, header: MessageHeader) -> Generator[Receive | Deliver, bytes | None, None]:
+def _looks_like_a_handshake(message: Message, header: MessageHeader) -> bool:
+    """Tell whether the reference server takes this request for a handshake of an older client (msl-engine section 6).
+
+    It then answers an empty message with a header alone.
+    """
+    return header.renewable and bool(header.key_requests) and message.payload == b""
+
+
+def _deliver(
+    reader: MessageReader, header: MessageHeader, *, may_lack_chunks: bool
+) -> Generator[Receive | Deliver, bytes | None, None]:
     while not reader.finished:
-        piece = reader.chunk()
+        try:
+            piece = reader.chunk()
+        except TruncatedMessageError:
+            if may_lack_chunks and not reader.chunks_read:
+                return
+            raise
         if piece:
             yield Deliver(header, piece)
         elif piece is None and not reader.finished:
