@@ -153,7 +153,8 @@ def rsa_key(name: str) -> rsa.RSAPrivateKey:
 
 @functools.cache
 def ec_key(name: str) -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
+    """The same key for the same name in every process."""
+    return ec.derive_private_key(int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1, ec.SECP256R1())
 
 
 @functools.cache
@@ -165,10 +166,10 @@ def certificate(key: PrivateKey, name: str, not_before: int, not_after: int) -> 
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(1 + not_after)
         .not_valid_before(datetime.datetime.fromtimestamp(not_before, datetime.UTC))
         .not_valid_after(datetime.datetime.fromtimestamp(not_after, datetime.UTC))
-        .sign(signer, hashes.SHA256())
+        .sign(signer, hashes.SHA256(), ecdsa_deterministic=True)
         .public_bytes(serialization.Encoding.DER)
     )
 

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from dialog_keys import (
     SoftAgreementKey,
     SoftExchangeKeys,
@@ -18,14 +20,18 @@ from dialog_keys import (
     ec_key,
     rsa_key,
 )
+from hsm_msl.dialog import signatures
 from hsm_msl.dialog.binding import Binding, PinnedCertificate
 from hsm_msl.dialog.clock import SteadyClock
 from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.dialog.engine import DialogEngine
+from hsm_msl.dialog.headers import dsk_id, kek_id, parse_dsk, parse_kek, parse_pair, sign1, signed_bytes
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.names import Side
+from hsm_msl.dialog.packet import assemble, parse
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.session import Event, Message, Outcome
+from hsm_msl.dialog.suites import SUITES
 from hsm_msl.dialog_records import DialogStore, EndpointRecord
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 
@@ -252,3 +258,18 @@ class World:
 
     def names(self) -> list[str]:
         return [event.name for event in self.events]
+
+
+def broken_kek(world: World, data: bytes) -> bytes:
+    """A first packet whose KEK header cannot be opened although its sender signed for it."""
+    packet = parse(data)
+    header = parse_kek(packet.ext.kek or b"")
+    broken = msgspec.structs.replace(header, wrapped=bytes(len(header.wrapped) - 1) + b"\1").encode()
+    pair = parse_pair(packet.ext.pair or b"")
+    claim = msgspec.structs.replace(pair.authentication, kek_digest=hashlib.sha256(broken).digest())
+    payload = claim.encode()
+    signature = signatures.sign(world.a.local.signing_key, signed_bytes(pair.protected, payload), SUITES[world.suite])
+    dsk = msgspec.structs.replace(parse_dsk(packet.ext.dsk or b""), kek_id=kek_id(broken)).encode()
+    core = msgspec.structs.replace(packet.core, dsk_id=dsk_id(dsk))
+    ext = msgspec.structs.replace(packet.ext, kek=broken, pair=sign1(pair.protected, payload, signature), dsk=dsk)
+    return assemble(core.encode(), ext.encode(), packet.body, packet.tag)
