@@ -7,25 +7,20 @@ import secrets
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from pkcs11 import MGF, Mechanism
+from pkcs11 import Mechanism
 from pkcs11.exceptions import GeneralError
 
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.lookup import TokenObject
 from hsm_msl.backend.pkcs11.public import public_half
+from hsm_msl.backend.pkcs11.rsa_transport import mechanism_for
 from hsm_msl.backend.pkcs11.verdicts import judged
 from hsm_msl.backend.software.asymmetric import RSA_PADDINGS
-from hsm_msl.errors import DataRejectedError, KeyPolicyError, MechanismUnsupportedError
+from hsm_msl.errors import DataRejectedError, KeyPolicyError
 from hsm_msl.ports import RsaPadding
 
 REFUSED = "the RSA ciphertext was refused"
 
-_OAEP = Mechanism.RSA_PKCS_OAEP
-_MECHANISMS: dict[RsaPadding, tuple[Mechanism, tuple[Mechanism, MGF, None] | None]] = {
-    RsaPadding.OAEP_SHA1: (_OAEP, (Mechanism.SHA_1, MGF.SHA1, None)),
-    RsaPadding.OAEP_SHA256: (_OAEP, (Mechanism.SHA256, MGF.SHA256, None)),
-    RsaPadding.PKCS1: (Mechanism.RSA_PKCS, None),
-}
 
 
 class TokenDecryptionKey:
@@ -71,9 +66,7 @@ class TokenDecryptionKey:
             MechanismUnsupportedError: the token does not know the padding (SoftHSMv2: OAEP with SHA-256).
             BackendError: see ``errors.translate``.
         """
-        mechanism, parameter = _MECHANISMS[padding]
-        if mechanism not in self._target.connection.mechanisms:
-            raise MechanismUnsupportedError(f"{self._target.doing}: the token has no {padding.value}")
+        mechanism, parameter = mechanism_for(self._target.connection, padding)
         if len(data) != self._key.key_size // 8:
             raise DataRejectedError(REFUSED)
         return self._target.call(self._decrypt, data, padding, mechanism, parameter)

@@ -7,14 +7,19 @@ helps, before the key is used.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from pkcs11 import Attribute, KeyType, MechanismFlag
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.pkcs11.binding import Handle
+from hsm_msl.backend.pkcs11.sessions import Lease
 from hsm_msl.errors import KeyPolicyError
 from hsm_msl.ports import MacAlgorithm
+
+Make = Callable[[Lease], Handle]
+"""Makes a key in a session; the binding's exceptions pass."""
 
 DATA_KEY = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
 MAC_KEY = MechanismFlag.SIGN | MechanismFlag.VERIFY

@@ -106,6 +106,18 @@ class TokenWrappingKey:
         target = key.target if isinstance(key, (TokenAesKey, TokenMacKey)) else None
         if not isinstance(target, SessionObject) or target.connection is not self._connection:
             raise KeyPolicyError(f"{self._target.doing}: only session keys of the same token can be wrapped")
+        return self.wrap_target(target)
+
+    def wrap_target(self, target: SessionObject) -> bytes:
+        """Wrap a session key of the same token, of whatever use, that was made to leave it.
+
+        Args:
+            target: the session key.
+
+        Raises:
+            KeyPolicyError: it may not leave, or this key works by blocks.
+            BackendError: see ``errors.translate``.
+        """
         if self._by_blocks:
             raise KeyPolicyError(f"{self._target.doing}: a key used by blocks wraps no keys")
         # Taken before the wrapping key's session is: two homes are never locked at once.
