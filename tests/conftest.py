@@ -13,4 +13,7 @@ pytest_plugins = [
     "recorded_token",
     "token_fixture",
     "key_backends",
+    "vendor_tokens",
+    "service_world",
+    "scheme_places",
 ]

@@ -35,6 +35,7 @@ from hsm_msl.service.config import ClientConfig, Configuration
 from hsm_msl.service.schemes import ENTITY_SCHEMES, KEY_EXCHANGES, Materials
 from hsm_msl.service.sections import KeyExchangeOffer
 from hsm_msl.stores.authorization import RuleAuthorization, SchemeRule
+from hsm_msl.stores.client_memory import MemoryClientStore
 from hsm_msl.stores.memory import MemoryRevocations
 
 _NEW_DATA = frozenset({ResponseCode.USERDATA_REAUTH, ResponseCode.SSOTOKEN_REJECTED})
@@ -145,7 +146,7 @@ def compose_client(
         sources.close()
         raise
     sources.places.append(("session keys", "in this process"))
-    state = ClientState(threading.RLock())
+    state = ClientState(context, MemoryClientStore(), mutex=threading.RLock())
     client = MslClient(
         context,
         state,
