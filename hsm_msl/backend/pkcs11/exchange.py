@@ -8,12 +8,13 @@ import secrets
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
-from pkcs11.exceptions import KeySizeRange, PKCS11Error
+from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.inputs import AES_KEY_SIZES
 from hsm_msl.backend.pkcs11 import session_keys
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import Connection
+from hsm_msl.backend.pkcs11.errors import Fault, fault_of
 from hsm_msl.backend.pkcs11.lookup import TokenObject, read
 from hsm_msl.backend.pkcs11.public import public_half
 from hsm_msl.backend.pkcs11.rsa_transport import mechanism_for, wrap_for_peer
@@ -179,9 +180,9 @@ class TokenUnwrappingKey:
         mechanism, parameter = mechanism_for(self._connection, padding)
         if len(wrapped) != self._key.key_size // 8:
             raise DataRejectedError(REFUSED)
-        uses = MechanismFlag.UNWRAP
+        vague = self._connection.profile.vague
 
-        def unwrap(parent: Handle, data: bytes, *, extractable: bool) -> Handle:
+        def unwrap(parent: Handle, data: bytes, uses: MechanismFlag, *, extractable: bool) -> Handle:
             return parent.unwrap_key(
                 ObjectClass.SECRET_KEY,
                 KeyType.AES,
@@ -194,18 +195,25 @@ class TokenUnwrappingKey:
 
         def prove(parent: Handle) -> None:
             sample = self._key.encrypt(secrets.token_bytes(size), RSA_PADDINGS[padding])
-            unwrap(parent, sample, extractable=False).destroy()
+            unwrap(parent, sample, MechanismFlag.UNWRAP, extractable=False).destroy()
 
         def make(lease: Lease) -> Handle:
             parent = self._target.handle_on(lease)
             key = judged(
-                lambda: unwrap(parent, wrapped, extractable=False),
+                lambda: unwrap(parent, wrapped, MechanismFlag.UNWRAP, extractable=False),
                 lambda: prove(parent),
-                self._connection.profile.vague,
+                vague,
                 REFUSED,
             )
-            session_keys.enforce(key, uses, extractable=False)
-            length = read(key, Attribute.VALUE_LEN, 0) or _length(unwrap(parent, wrapped, extractable=True))
+            session_keys.enforce(key, MechanismFlag.UNWRAP, extractable=False)
+            length = read(key, Attribute.VALUE_LEN, 0)
+            if not length:  # SoftHSMv2 does not tell it
+                length = judged(
+                    lambda: _length(unwrap(parent, wrapped, MechanismFlag.WRAP, extractable=True)),
+                    lambda: prove(parent),
+                    vague,
+                    REFUSED,
+                )
             if length != size:
                 key.destroy()
                 raise DataRejectedError(REFUSED)
@@ -221,21 +229,24 @@ class TokenUnwrappingKey:
 
 
 def _length(copy: Handle) -> int:
-    """Return a key's length where the token does not tell it (SoftHSMv2: 0), by wrapping a copy under a fresh key."""
-    under = None
+    """Return the length of a key that may wrap and leave, by doing both; 0 when it is no AES length."""
+    other = None
     try:
-        under = copy.session.generate_key(
+        other = copy.session.generate_key(
             KeyType.AES,
             128,
             store=False,
             capabilities=MechanismFlag.WRAP,
-            template=session_keys.template(MechanismFlag.WRAP, extractable=False),
+            template=session_keys.template(MechanismFlag.WRAP, extractable=True),
         )
-        return len(under.wrap_key(copy, mechanism=Mechanism.AES_KEY_WRAP)) - 8
-    except KeySizeRange:
-        return 0  # shorter than any AES key
+        copy.wrap_key(other, mechanism=Mechanism.AES_KEY_WRAP)  # only a key of an AES length can
+        return len(other.wrap_key(copy, mechanism=Mechanism.AES_KEY_WRAP)) - 8  # SoftHSMv2 fills others up to 8 bytes
+    except PKCS11Error as error:
+        if fault_of(error) is not Fault.MECHANISM:
+            raise
+        return 0
     finally:
-        for handle in (copy, under):
+        for handle in (copy, other):
             if handle is not None:
                 with contextlib.suppress(PKCS11Error):  # the session takes it along otherwise
                     handle.destroy()

@@ -66,6 +66,7 @@ WRAPPING = Role("key wrapping", _SECRET, _AES, frozenset((Attribute.WRAP, Attrib
 BLOCK_WRAPPING = Role("key wrapping by blocks", _SECRET, _AES, frozenset((Attribute.ENCRYPT, Attribute.DECRYPT)))
 SIGNING = Role("signing", _PRIVATE, frozenset((KeyType.RSA, KeyType.EC)), frozenset((Attribute.SIGN,)))
 DECRYPTION = Role("decryption", _PRIVATE, _RSA, frozenset((Attribute.DECRYPT,)))
+UNWRAPPING = Role("opening keys", _PRIVATE, _RSA, frozenset((Attribute.UNWRAP,)))
 AGREEMENT = Role("key agreement", _PRIVATE, frozenset((KeyType.EC, KeyType.DH)), frozenset((Attribute.DERIVE,)))
 
 

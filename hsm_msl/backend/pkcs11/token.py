@@ -14,6 +14,7 @@ from hsm_msl.backend.pkcs11.agreement import TokenDhKey, TokenEcdhKey
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import Connection, TokenSelector
 from hsm_msl.backend.pkcs11.decryption import TokenDecryptionKey
+from hsm_msl.backend.pkcs11.exchange import TokenExchangeKeys, TokenUnwrappingKey
 from hsm_msl.backend.pkcs11.lookup import KeyName, TokenObject
 from hsm_msl.backend.pkcs11.mac import TokenMacKey
 from hsm_msl.backend.pkcs11.module import Module
@@ -143,6 +144,19 @@ class Token:
             id: CKA_ID.
         """
         return TokenDecryptionKey(self._find(label, id, policy.DECRYPTION, public_half))
+
+    def unwrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> TokenUnwrappingKey:
+        """Return an RSA private key that opens key exchange keys. Raises as the class says.
+
+        Args:
+            label: CKA_LABEL.
+            id: CKA_ID.
+        """
+        return TokenUnwrappingKey(self._find(label, id, policy.UNWRAPPING, public_half))
+
+    def exchange_keys(self) -> TokenExchangeKeys:
+        """Return the maker of the secure dialog's key exchange keys."""
+        return TokenExchangeKeys(self.connection)
 
     def agreement_key(self, label: str | None = None, *, id: bytes | None = None) -> TokenEcdhKey:
         """Return an EC private key on the token that agrees on keys. Raises as the class says.
