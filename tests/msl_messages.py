@@ -128,7 +128,7 @@ def key_request_data(world: World, *names: str) -> list[dict[str, object]]:
     return [pending.request.to_wire() for pending in key_requests(world.context, names or ("DIFFIE_HELLMAN",))()]
 
 
-def compose(sender: Sender, payload: bytes | None = b"data", **fields: Any) -> bytes:
+def compose(sender: Sender, payload: bytes | None = b"data", /, **fields: Any) -> bytes:
     """Write a message.
 
     Args:

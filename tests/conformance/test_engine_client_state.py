@@ -19,8 +19,9 @@ def world() -> World:
 
 
 def two_of_one_serial(world: World) -> tuple[ClientState, Session, Session]:
-    state = ClientState()
-    opaque = world.client("PSK").context.master_tokens
+    device = world.client("PSK")
+    state = device.state
+    opaque = device.context.master_tokens
     sessions = []
     for sequence in (0, 1):
         made = session(world.context, "psk-client", sequencenumber=sequence)
@@ -62,7 +63,7 @@ def test_case_109_user_id_token_of_an_unknown_master_token(world: World) -> None
     held = session(world.context, "psk-client")
     token = world.context.user_id_tokens.parse(user_id_token(world.context, held.token, ADA), held.token)
     with pytest.raises(MslError) as caught:
-        ClientState().add_user_id_token(ADA, token)
+        world.client("PSK").state.add_user_id_token(ADA, token)
     assert caught.value.code is ErrorCode.USERIDTOKEN_MASTERTOKEN_NOT_FOUND
 
 
