@@ -36,6 +36,7 @@ from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.email_password import EmailPasswordScheme, email_password_data
 from hsm_msl.ports import MacAlgorithm, SymmetricKeys, VerifyingKey
+from hsm_msl.stores.client_memory import MemoryClientStore
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore, MemoryRevocations
 
 ROOT = Path(__file__).parents[1]
@@ -192,7 +193,7 @@ def build(work: Path, token: Token) -> World:
         capabilities=Capabilities((), ("en",)),
     )
     client = _client(work, vault, exchange, verifying)
-    state = ClientState()
+    state = ClientState(client, MemoryClientStore())
     engine = MslClient(client, state, lambda: [exchange.request("JWK_RSA")])
     return World(MslServer(server, lambda request: request.payload), engine, state, caches, token)
 

@@ -5,6 +5,8 @@ A file comes before the files that import it.
 
 from __future__ import annotations
 
+from hypothesis import settings
+
 pytest_plugins = [
     "ceremony_fixture",
     "database_fixture",
@@ -17,3 +19,7 @@ pytest_plugins = [
     "service_world",
     "scheme_places",
 ]
+
+# Machines are shared and slow at times; how long an example takes says nothing about whether it is right.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")

@@ -36,6 +36,7 @@ from hsm_msl.msl.tokens.service_token import ServiceTokenKeys
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.email_password import EmailPasswordScheme
 from hsm_msl.ports import RandomBytes, RenewalStore, ReplayStore, SymmetricKeys, VerifyingKey
+from hsm_msl.stores.client_memory import MemoryClientStore
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore
 from msl_actors import (
     ADA,
@@ -291,7 +292,7 @@ class World:
             capabilities,
             {} if service_token_keys is None else service_token_keys,
         )
-        state = ClientState(mutex)
+        state = ClientState(context, MemoryClientStore(), mutex=mutex)
         lock = RenewalLock(mutex)
         engine = MslClient(
             context,

@@ -325,7 +325,7 @@ class MslClient:
             raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
         self._check_sender(header)
         if header.key_response is not None:
-            new = Session(header.key_response.master_token, header.payload_context)
+            new = Session(header.key_response.master_token, header.payload_context, header.session_keys)
             self._state.add_session(new, sent.header.master_token)
         if message.user is not None and header.user_id_token is not None and not header.user_id_token.verified:
             self._state.add_user_id_token(message.user, header.user_id_token, sent.header.master_token)

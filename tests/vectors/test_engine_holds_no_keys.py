@@ -14,6 +14,7 @@ from hsm_msl.msl.conversation import Message
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.userauth.email_password import email_password_data
+from hsm_msl.stores.client_memory import MemoryClientStore
 from msl_world import drive
 from object_graph import contains, walk
 from recorded_exchange import Recording, SessionSecret, open_token, recordings
@@ -79,7 +80,7 @@ def client_of(recording: Recording, home: KeyHome, now: float) -> MslClient:
     context = client_context(recording, home, lambda: now)
     exchange = context.key_exchanges["DIFFIE_HELLMAN"]
     group = recording.secrets["dh_parametersid"]
-    return MslClient(context, ClientState(), lambda: [exchange.request(group)])  # type: ignore[attr-defined] # this one can
+    return MslClient(context, ClientState(context, MemoryClientStore()), lambda: [exchange.request(group)])  # type: ignore[attr-defined] # this one can
 
 
 def message() -> Message:

@@ -24,6 +24,7 @@ from hsm_msl.msl.tokens.master_token import MasterToken, session_context
 from hsm_msl.msl.tokens.service_token import ServiceToken, parse_service_token
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
 from hsm_msl.msl.userauth.base import UserAuthData, parse_user_auth
+from hsm_msl.ports import SymmetricKeys
 from hsm_msl.wire import codec, fields
 from hsm_msl.wire.limits import MAX_KEY_REQUESTS, MAX_SERVICE_TOKENS
 
@@ -121,8 +122,9 @@ class HeaderDecoder:
             peer_user = self._user_id_token(data, "peeruseridtoken", peer_verification)
             peer_services = self._service_tokens(data, "peerservicetokens", peer_verification, peer_user)
         payload_context = context
+        session_keys: SymmetricKeys | None = None
         if response is not None and not msl.peer_to_peer:
-            payload_context = self._new_session(response)
+            payload_context, session_keys = self._new_session(response)
         if handshake and not (renewable and key_requests):
             raise MslError(ErrorCode.HANDSHAKE_DATA_MISSING)
         return MessageHeader(
@@ -130,6 +132,7 @@ class HeaderDecoder:
             renewable=renewable,
             context=context,
             payload_context=payload_context,
+            session_keys=session_keys,
             encrypted=encrypted,
             protects_integrity=integrity,
             entity_auth=entity,
@@ -165,12 +168,13 @@ class HeaderDecoder:
             return None
         return parse_key_response(raw, self._context.key_exchanges, self._context.master_tokens)
 
-    def _new_session(self, response: KeyResponse) -> CryptoContext:
+    def _new_session(self, response: KeyResponse) -> tuple[CryptoContext, SymmetricKeys | None]:
         token = response.master_token
         if token.context is not None:
-            return token.context
-        keys = accept(self._context.key_exchanges, self._pending, response)
-        return session_context(self._context.local.data.identity, token.sequence_number, keys, self._context.random)
+            return token.context, None
+        msl = self._context
+        keys = accept(msl.key_exchanges, self._pending, response)
+        return session_context(msl.local.data.identity, token.sequence_number, keys, msl.random), keys
 
     def _user_id_token(self, data: Mapping[str, Any], name: str, master: MasterToken | None) -> UserIdToken | None:
         raw = fields.optional_mapping(data, name)

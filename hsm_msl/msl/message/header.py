@@ -14,6 +14,7 @@ from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
 from hsm_msl.msl.userauth.base import UserAuthData
+from hsm_msl.ports import SymmetricKeys
 from hsm_msl.wire import codec
 
 
@@ -23,6 +24,7 @@ class MessageHeader(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         context: what protects the header.
         payload_context: what protects the payload chunks; differs after a key exchange.
+        session_keys: what ``payload_context`` was made of, where a key response to this client brought it.
         encrypted: whether the header counts as encrypted (a master token, or a scheme that encrypts).
         protects_integrity: whether it counts as integrity-protected.
         identity: the authenticated identity of the sender, None where a client cannot know it.
@@ -34,6 +36,7 @@ class MessageHeader(msgspec.Struct, frozen=True, kw_only=True):
     renewable: bool
     context: CryptoContext
     payload_context: CryptoContext
+    session_keys: SymmetricKeys | None = None
     encrypted: bool
     protects_integrity: bool
     entity_auth: EntityAuthData | None = None
