@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hsm_msl.cli.failures import CommandError
+from hsm_msl.cli.failures import PROTOCOL, CommandError
 from hsm_msl.service.compose import compose_inspection
 from hsm_msl.service.inspection import Inspector, Report
 
@@ -28,15 +28,18 @@ def inspect(file: Path, keys: Path | None, *, as_json: bool) -> None:
         as_json: print JSON instead of a tree.
 
     Raises:
-        CommandError: the recording cannot be read.
+        CommandError: the recording cannot be read, or is not made of whole messages.
         ConfigurationError: the key file does not fit.
     """
     body = _read(file)
     report = Inspector(compose_inspection(keys)).inspect(body)
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        return
-    _print_tree(report, str(file))
+    else:
+        _print_tree(report, str(file))
+    sys.stdout.flush()
+    if "problem" in report:
+        raise CommandError(f"{file}: {report['problem']}", PROTOCOL)
 
 
 def _read(file: Path) -> bytes:
@@ -68,8 +71,12 @@ def _print_tree(report: Report, title: str) -> None:
 
     root = Tree(Text(title, style="bold"))
     for name, value in report.items():
-        grow(root, name, value)
-    Console(highlight=False, soft_wrap=True).print(root)
+        if value != []:
+            grow(root, name, value)
+    console = Console(highlight=False, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(root)
+    sys.stdout.write(captured.get())
 
 
 def _shown(name: str, value: Any) -> str:

@@ -105,7 +105,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="hsm-msl", standalone_mode=False)
     except HsmMslError as error:
         say(str(error))
         return exit_code(error)

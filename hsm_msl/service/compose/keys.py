@@ -27,6 +27,7 @@ from hsm_msl.backend.software import SoftwareAesKey, SoftwareSigningKey, Softwar
 from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import (
     BackendConfigurationError,
+    BackendUnavailableError,
     ConfigurationError,
     DataRejectedError,
     KeyNotFoundError,
@@ -126,6 +127,10 @@ class KeySources:
             return open_token(module, selector, pin, PROFILES[vendor], sessions=section.sessions)
         except BackendConfigurationError as error:
             raise BackendConfigurationError(f"{self._config.path}: {where}: {error}") from None
+        except BackendUnavailableError as error:
+            raise BackendUnavailableError(
+                f"{self._config.path}: {where}: {error}; is the token plugged in, and does its driver find it?"
+            ) from None
 
     def ring(self, purpose: str, section: KeysSection) -> PurposeView[SymmetricKeys]:
         """Return every usable version of a purpose. Raises as ``token``; ConfigurationError for a missing key."""
