@@ -11,8 +11,8 @@ import msgspec
 
 from hsm_msl.errors import ConfigurationError, DataRejectedError
 from hsm_provision.check_values import CheckValue
+from hsm_provision.desired_keys import Material
 from hsm_provision.errors import ConflictError, VerificationError
-from hsm_provision.key_material import Material
 from hsm_provision.labels import KeyName, parse_label
 from hsm_provision.manifest import ManifestBody, ManifestKey
 from hsm_provision.private_files import create_private_file

@@ -36,7 +36,7 @@ class ImportSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An existing key: its file, and the form the file has."""
 
     file: str
-    form: Literal["hex", "raw", "base64", "pkcs8", "jwk"] = "hex"
+    form: Literal["hex", "raw", "base64", "pkcs8", "jwk", "sealed"] = "hex"
 
 
 class KeySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +78,12 @@ class UsersSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     database: str
     user: tuple[UserEntry, ...] = ()
+
+
+class FleetSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The database (path or URL) that keeps the pre-shared keys of a large fleet, wrapped under ``fleet.storage``."""
+
+    database: str
 
 
 class RecordsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,6 +128,7 @@ class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approver: tuple[ApproverSection, ...] = ()
     policy: PolicySection = PolicySection()
     backup: BackupSection | None = None
+    fleet: FleetSection | None = None
 
 
 @dataclass(frozen=True, slots=True)

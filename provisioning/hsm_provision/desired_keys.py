@@ -11,7 +11,7 @@ from hsm_msl.errors import ConfigurationError
 from hsm_provision.ceremony import CeremonyFile, KeySection, PresharedSection
 from hsm_provision.key_material import (
     Form,
-    Material,
+    OpenMaterial,
     SecretMaterial,
     derive_wrapping_key,
     read_material,
@@ -19,6 +19,9 @@ from hsm_provision.key_material import (
 )
 from hsm_provision.labels import KeyName, make_name
 from hsm_provision.profiles import KeyProfile
+from hsm_provision.transport import SealedMaterial, read_sealed
+
+Material = OpenMaterial | SealedMaterial
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ def load_material(key: DesiredKey) -> Material:
         return SecretMaterial(derive_wrapping_key(encryption, mac))
     if key.source is None:
         raise ConfigurationError(f"{key.name.label}: has no source to import from")
+    if key.source.form == "sealed":
+        return read_sealed(key.source.path, key.profile)
     return read_material(key.source.path, key.source.form, key.profile)
 
 

@@ -20,7 +20,7 @@ from hsm_provision.jwk_import import private_key_from_jwk, secret_from_jwk
 from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import KeyProfile
 
-Form = Literal["hex", "raw", "base64", "pkcs8", "jwk"]
+Form = Literal["hex", "raw", "base64", "pkcs8", "jwk", "sealed"]
 MAXIMUM_FILE_BYTES = 64 * 1024
 
 _KPW_SALT = bytes.fromhex("027617984f6227539a630b897c017d69")
@@ -43,6 +43,13 @@ class PrivateMaterial:
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey = field(repr=False)
 
     @property
+    def size(self) -> int | str:
+        """Bits of an RSA key, name of an EC key's curve."""
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            return self.key.key_size
+        return _CURVES.get(self.key.curve.name, self.key.curve.name)
+
+    @property
     def spki(self) -> bytes:
         """The public half, SubjectPublicKeyInfo DER."""
         return self.key.public_key().public_bytes(
@@ -50,7 +57,7 @@ class PrivateMaterial:
         )
 
 
-Material = SecretMaterial | PrivateMaterial
+OpenMaterial = SecretMaterial | PrivateMaterial
 
 
 def derive_wrapping_key(encryption: bytes, mac: bytes) -> bytes:
@@ -64,7 +71,7 @@ def derive_wrapping_key(encryption: bytes, mac: bytes) -> bytes:
     return hmac.digest(extracted, _KPW_INFO, "sha256")[:16]
 
 
-def read_material(path: Path, form: Form, profile: KeyProfile) -> Material:
+def read_material(path: Path, form: Form, profile: KeyProfile) -> OpenMaterial:
     """Read one existing key and check that it fits the profile.
 
     Args:
@@ -76,7 +83,7 @@ def read_material(path: Path, form: Form, profile: KeyProfile) -> Material:
         ConfigurationError: the file cannot be read, is not of that form, or the key has another type or size.
     """
     content = _read(path)
-    material: Material
+    material: OpenMaterial
     try:
         if profile.type in ("rsa", "ec"):
             material = PrivateMaterial(_private_key(content, form))
@@ -138,7 +145,7 @@ def _private_key(content: bytes, form: Form) -> rsa.RSAPrivateKey | ec.EllipticC
     return key
 
 
-def _check_fit(path: Path, material: Material, profile: KeyProfile) -> None:
+def _check_fit(path: Path, material: OpenMaterial, profile: KeyProfile) -> None:
     if isinstance(material, SecretMaterial):
         if len(material.value) * 8 not in profile.bits:
             raise ConfigurationError(

@@ -18,6 +18,7 @@ from hsm_provision.manifest import ManifestBody
 from hsm_provision.mechanisms import missing_mechanisms
 from hsm_provision.templates import Provenance, creation_template, halves
 from hsm_provision.token.facts import Listing
+from hsm_provision.transport import SealedMaterial
 from hsm_provision.user_import import PlannedUser
 from hsm_provision.verification import read_problems
 
@@ -226,6 +227,8 @@ def _source_check(key: DesiredKey) -> CheckValue | None:
     if key.source is None or source_missing(key):
         return None
     material = load_material(key)
+    if isinstance(material, SealedMaterial):
+        return material.check
     if isinstance(material, PrivateMaterial):
         return public_check_value(material.spki)
     return check_value_of_secret(key.profile, material.value)

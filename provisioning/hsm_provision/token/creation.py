@@ -10,13 +10,16 @@ from pkcs11.util.ec import decode_ec_private_key, decode_ec_public_key
 from pkcs11.util.rsa import decode_rsa_private_key, decode_rsa_public_key
 
 from hsm_msl.errors import KeyPolicyError
-from hsm_provision.key_material import Material, PrivateMaterial
+from hsm_provision.desired_keys import Material
+from hsm_provision.key_material import OpenMaterial, PrivateMaterial
 from hsm_provision.labels import KeyName
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.templates import Half, creation_template, halves
 from hsm_provision.token.access import token_errors
 from hsm_provision.token.objects import TokenSession, list_keys
+from hsm_provision.token.transport import open_sealed
 from hsm_provision.token.vocabulary import CURVE_PARAMETERS, GENERATION, KEY_TYPES, binding_template
+from hsm_provision.transport import SealedMaterial
 
 
 def generate_key(session: TokenSession, profile: KeyProfile, name: KeyName, size: int | str) -> None:
@@ -77,6 +80,13 @@ def import_key(session: TokenSession, profile: KeyProfile, name: KeyName, materi
     created: list[Any] = []
     try:
         with token_errors(f"importing {name.label}"):
+            if isinstance(material, SealedMaterial):
+                protected = creation_template(profile, halves(profile)[0])
+                created.append(open_sealed(session, profile, material, protected, name, store=True))
+                if material.spki is not None:
+                    public = {**public_values(profile, material.spki), **_template(profile, "public", name)}
+                    created.append(session.binding.create_object(public))
+                return
             for half in halves(profile):
                 values = key_values(profile, half, material)
                 created.append(session.binding.create_object({**values, **_template(profile, half, name)}))
@@ -103,7 +113,7 @@ def _template(profile: KeyProfile, half: Half, name: KeyName) -> dict[Attribute,
     }
 
 
-def key_values(profile: KeyProfile, half: Half, material: Material) -> dict[Attribute, Any]:
+def key_values(profile: KeyProfile, half: Half, material: OpenMaterial) -> dict[Attribute, Any]:
     """Return class, type and value attributes of one object made from material."""
     if not isinstance(material, PrivateMaterial):
         return {
@@ -112,14 +122,16 @@ def key_values(profile: KeyProfile, half: Half, material: Material) -> dict[Attr
             Attribute.VALUE: material.value,
         }
     if half == "public":
-        if profile.type == "rsa":
-            return dict(decode_rsa_public_key(_pkcs1_public(material)))
-        return dict(decode_ec_public_key(material.spki))
+        return public_values(profile, material.spki)
     traditional = material.key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
     return dict(decode_rsa_private_key(traditional) if profile.type == "rsa" else decode_ec_private_key(traditional))
 
 
-def _pkcs1_public(material: PrivateMaterial) -> bytes:
-    return material.key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
+def public_values(profile: KeyProfile, spki: bytes) -> dict[Attribute, Any]:
+    """Return class, type and value attributes of a public key object from SubjectPublicKeyInfo DER."""
+    if profile.type == "ec":
+        return dict(decode_ec_public_key(spki))
+    key = serialization.load_der_public_key(spki)
+    return dict(decode_rsa_public_key(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)))

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from pkcs11 import Attribute, KeyType, Mechanism
-from pkcs11.constants import DEFAULT
 from pkcs11.exceptions import GeneralError
-from pkcs11.util.ec import decode_ec_public_key
-from pkcs11.util.rsa import decode_rsa_public_key
 
 from hsm_msl.backend.pkcs11.verdicts import judged
 from hsm_provision.check_values import CheckValue, public_check_value
-from hsm_provision.key_material import Material
+from hsm_provision.desired_keys import Material
 from hsm_provision.labels import KeyName
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.templates import Half, creation_template, halves
 from hsm_provision.token.access import token_errors
-from hsm_provision.token.creation import key_values, refuse_collision
+from hsm_provision.token.creation import key_values, public_values, refuse_collision
 from hsm_provision.token.objects import TokenSession, find_object, spki_of
 from hsm_provision.token.possession import halves_match
 from hsm_provision.token.probing import check_value_of_handle, zero_key
+from hsm_provision.token.transport import UNSET_FOR_PRIVATE, open_sealed
 from hsm_provision.token.vocabulary import CLASSES, CURVE_PARAMETERS, GENERATION, KEY_TYPES, binding_template
-
-_UNSET = {Attribute.ENCRYPT: DEFAULT, Attribute.WRAP: DEFAULT, Attribute.VERIFY: DEFAULT}
-"""Rights the binding adds to every unwrap template, and which a private key does not have."""
+from hsm_provision.transport import SealedMaterial
 
 
 def wrap_mechanism(profile: KeyProfile) -> str:
@@ -99,7 +93,7 @@ def unwrap_to_token(
         try:
             session.binding.create_object(
                 {
-                    **_public_values(profile, spki),
+                    **public_values(profile, spki),
                     Attribute.LABEL: name.label,
                     Attribute.ID: name.key_id,
                     **binding_template(creation_template(profile, "public")),
@@ -140,6 +134,12 @@ def _session_key(
     session: TokenSession, profile: KeyProfile, size: int | str, material: Material | None
 ) -> tuple[Any, Any | None]:
     templates = {half: _passing(profile, half) for half in halves(profile)}
+    if isinstance(material, SealedMaterial):
+        private = {**creation_template(profile, halves(profile)[0]), "TOKEN": False, "EXTRACTABLE": True}
+        handle = open_sealed(session, profile, material, private, None, store=False)
+        if material.spki is None:
+            return handle, None
+        return handle, session.binding.create_object({**public_values(profile, material.spki), **templates["public"]})
     if material is not None:
         made = {
             half: session.binding.create_object({**key_values(profile, half, material), **template})
@@ -194,7 +194,7 @@ def _unwrap(
             label=name.label if name else None,
             mechanism=mechanism,
             store=store,
-            template={**(_UNSET if half == "private" else {}), **binding_template(template)},
+            template={**(UNSET_FOR_PRIVATE if half == "private" else {}), **binding_template(template)},
         ),
         lambda: _prove_unwrapping(session, backup, mechanism),
         (GeneralError,),
@@ -217,12 +217,3 @@ def _prove_unwrapping(session: TokenSession, backup: Any, mechanism: Mechanism) 
         store=False,
         template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
     ).destroy()
-
-
-def _public_values(profile: KeyProfile, spki: bytes) -> dict[Attribute, Any]:
-    if profile.type == "ec":
-        return dict(decode_ec_public_key(spki))
-    key = serialization.load_der_public_key(spki)
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise TypeError("an RSA public key")
-    return dict(decode_rsa_public_key(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)))
