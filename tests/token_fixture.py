@@ -26,6 +26,7 @@ from hsm_msl.backend.pkcs11.cryptoki import User
 from hsm_msl.backend.pkcs11.login import Login
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
+from hsm_msl.errors import BackendUnavailableError
 from softhsm_fixture import SoftHsmStore
 
 USES = (
@@ -82,6 +83,8 @@ class Forge:
             path.touch(mode=0o600)
             path.write_text(secrets.token_hex(8) + "\n")
         before = set(self.tokens.iterdir())
+        if not self._healthy():
+            self.module.reinitialize()
         free = next(token for token in self.module.tokens() if not token.flags & pkcs11.TokenFlag.TOKEN_INITIALIZED)
         so_pin = so_pin_file.read_bytes().strip()
         self.module.cryptoki.call(
@@ -100,6 +103,13 @@ class Forge:
         session.close()
         (directory,) = set(self.tokens.iterdir()) - before
         return TestToken(label, pin_file, so_pin_file, directory)
+
+    def _healthy(self) -> bool:
+        try:
+            self.module.tokens()
+        except BackendUnavailableError:  # a failed test left the module behind broken
+            return False
+        return True
 
     @property
     def tokens(self) -> Path:

@@ -103,6 +103,11 @@ class SessionPool:
         if lease.epoch != self.epoch:
             self.discard(lease)
             return
+        if self._paused:  # set aside at once: in the deque a busy thread would have it again before the pause sees it
+            with self._changed:
+                (self._parked if self._paused else self._free).append(lease)
+                self._changed.notify_all()
+            return
         self._free.append(lease)
         # Whoever waits raises the count before it looks at the deque, so one of the two sees the other.
         if self._waiting or self._paused:
