@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from hsm_msl.dialog.names import HASH_SIZE
-
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -65,24 +63,23 @@ class Cache(Generic[K, V]):
 
 
 class RateLimit:
-    """At most ``count`` answers per key within ``period`` seconds; for answers to what nobody authenticated.
+    """A bucket per key that holds ``count`` answers and fills within ``period`` seconds; for whom nobody vouches.
 
     Args:
-        count: answers per period.
+        count: answers a full bucket holds.
         period: seconds.
         size: most keys remembered.
     """
 
     def __init__(self, count: int, period: float, size: int = 1024) -> None:
-        self._count = count
+        self._count = float(count)
         self._period = period
-        self._seen: Cache[bytes, list[float]] = Cache(size)
+        self._buckets: Cache[bytes, tuple[float, float]] = Cache(size)
 
     def allow(self, key: bytes, now: float) -> bool:
         """Tell whether one more answer is allowed now, and count it."""
-        times = [at for at in self._seen.get(key[:HASH_SIZE], now) or [] if at > now - self._period]
-        allowed = len(times) < self._count
-        if allowed:
-            times.append(now)
-        self._seen.put(key[:HASH_SIZE], times, now + self._period)
+        level, at = self._buckets.get(key, now) or (self._count, now)
+        level = min(self._count, level + max(0.0, now - at) * self._count / self._period)
+        allowed = level >= 1.0
+        self._buckets.put(key, (level - 1.0 if allowed else level, now), now + self._period)
         return allowed

@@ -13,7 +13,7 @@ from hsm_msl.dialog.names import KEPT_DIGESTS, Kind, Reason, State
 from hsm_msl.dialog.packet import Ext, parse_core
 from hsm_msl.dialog.sending import PLAIN
 from hsm_msl.dialog.session import Message
-from hsm_msl.dialog_records import DialogTransaction, InboxRow
+from hsm_msl.dialog_records import DialogTransaction, EndpointRecord, InboxRow
 
 _TRIM_EVERY = 256
 
@@ -32,6 +32,14 @@ class Delivery:
         self._inbound = inbound
         self._lifecycle = lifecycle
 
+    def look(self, tx: DialogTransaction, dialog: bytes, side: int, limit: int) -> list[Message]:
+        """Return the next messages of one side and leave them in the inbox.
+
+        Arguments and errors as ``take``.
+        """
+        state = self._lifecycle.load(tx, dialog, side)
+        return self._next(tx, state, limit, self._lifecycle.now(state))[0]
+
     def take(self, tx: DialogTransaction, dialog: bytes, side: int, limit: int) -> list[Message]:
         """Take the next messages of one side out of the inbox, in the caller's transaction.
 
@@ -48,13 +56,11 @@ class Delivery:
         """
         state = self._lifecycle.load(tx, dialog, side)
         now = self._lifecycle.now(state)
-        taken: list[Message] = []
-        generation = 0
-        first, last = state.taken + 1, min(state.taken + limit, state.next_in - 1)
-        if first <= last:
-            for rows in _by_message(tx.messages(dialog, side, first, last)):
-                message, generation = self._open(tx, rows, now)
-                taken.append(message)
+        taken, generation = self._next(tx, state, limit, now)
+        if not taken:
+            return taken
+        first, last = state.taken + 1, max(message.seq for message in taken)
+        if last >= first:
             tx.empty(dialog, side, first, last)
             state.taken = last
             if first // _TRIM_EVERY != last // _TRIM_EVERY:
@@ -62,13 +68,26 @@ class Delivery:
             if generation - 1 > state.in_floor:
                 state.in_floor = generation - 1
                 tx.drop_inbound_dsks(dialog, side, generation)
-        if len(taken) < limit and state.state == State.FAILED and not state.told and state.taken + 1 >= state.next_in:
+        if taken[-1].kind is Kind.ABORT:
             state.told = 1
             tx.drop_inbound_dsks(dialog, side, state.in_generation + 1)
-            taken.append(Message(dialog, side, 0, Kind.ABORT, reason=Reason(state.reason)))
-        if taken:
-            tx.save_endpoint(state)
+        tx.save_endpoint(state)
         return taken
+
+    def _next(
+        self, tx: DialogTransaction, state: EndpointRecord, limit: int, now: float
+    ) -> tuple[list[Message], int]:
+        """Return the next messages and the generation of the last one."""
+        found: list[Message] = []
+        generation = 0
+        first, last = state.taken + 1, min(state.taken + limit, state.next_in - 1)
+        if first <= last:
+            for rows in _by_message(tx.messages(state.dialog, state.side, first, last)):
+                message, generation = self._open(tx, rows, now)
+                found.append(message)
+        if len(found) < limit and state.state == State.FAILED and not state.told and last + 1 >= state.next_in:
+            found.append(Message(state.dialog, state.side, 0, Kind.ABORT, reason=Reason(state.reason)))
+        return found, generation
 
     def _open(self, tx: DialogTransaction, rows: Sequence[InboxRow], now: float) -> tuple[Message, int]:
         core = parse_core(rows[0].core)

@@ -59,6 +59,7 @@ class DialogEngine:
         self.end = self._sender.end
         self.shift = self._sender.shift
         self.receive = self._receiver.receive
+        self.look = self._delivery.look
         self.take = self._delivery.take
 
     @property

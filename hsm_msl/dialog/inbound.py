@@ -13,7 +13,7 @@ from hsm_msl.dialog.packet import Core, Ext
 from hsm_msl.dialog.session import SessionKey
 from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
 from hsm_msl.dialog_records import DialogTransaction, InboundDskRow
-from hsm_msl.errors import DataRejectedError
+from hsm_msl.errors import BackendError, DataRejectedError
 
 
 class InboundKeys:
@@ -106,6 +106,10 @@ class InboundKeys:
             context.caches.failures.put(failure, True, now + FAILURE_SECONDS)
             # Anyone can put a header of their own making beside captured ones: not the peer's doing.
             raise KeyUnusableError(failure, attributable=False) from error
+        except BackendError:
+            # The handle may have gone with its token session; the headers bring it back.
+            context.caches.inbound_keks.drop(wanted)
+            raise
         session = SessionKey(
             keys=keys,
             suite=core.suite,

@@ -241,6 +241,6 @@ class OutboundKeys:
             False,
         )
         tx.add_outbound_kek(row)
-        context.caches.outbound_keks.put(row.kek_id, made.key, now + KEK_SECONDS)
+        # The handle that may leave its token is used once; later ones come from the store and survive lost sessions.
         context.counted["keks_made"] += 1
         return row, made.key

@@ -162,6 +162,7 @@ def test_cache_bounds_and_expiry() -> None:
     assert (cache.hits, cache.misses) == (1, 2)
 
 
-def test_rate_limit_slides() -> None:
+def test_rate_limit_fills_again() -> None:
     limit = RateLimit(2, 10.0)
-    assert [limit.allow(b"k", at) for at in (0, 1, 2, 10.5, 10.6, 11.5)] == [True, True, False, True, False, True]
+    assert [limit.allow(b"k", at) for at in (0, 1, 2, 10.5, 10.6, 11.5)] == [True, True, False, True, True, False]
+    assert limit.allow(b"another", 11.5)

@@ -1,0 +1,241 @@
+"""Opens what a dialog configuration names: token, keys, certificates, database; the one place that does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from hsm_msl.backend.pkcs11.token import Token
+from hsm_msl.dialog.binding import Binding, PinnedCertificate, certificate_facts
+from hsm_msl.dialog.clock import SteadyClock
+from hsm_msl.dialog.context import CacheSizes
+from hsm_msl.dialog.engine import DialogEngine
+from hsm_msl.dialog.identity import LocalService
+from hsm_msl.dialog.names import ID_SIZE
+from hsm_msl.dialog_ports import UnwrappingKey
+from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports import AgreementKey
+from hsm_msl.service.compose.keys import KeySources
+from hsm_msl.service.dialog_config import BindingSection, DialogConfiguration
+from hsm_msl.stores.dialog_sql import SqlDialogStore
+from hsm_msl.stores.sql import Database
+
+
+class FileMirror:
+    """Keeps the store's incarnation in a file outside the database (``IncarnationMirror``).
+
+    Args:
+        path: the file; its directory exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> bytes | None:
+        """Return the value, or None when there is none. Raises ConfigurationError when the file cannot be read."""
+        try:
+            return bytes.fromhex(self._path.read_text(encoding="ascii").strip())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{self._path}: cannot be read as an incarnation: {error}") from None
+
+    def write(self, value: bytes) -> None:
+        """Replace the value durably. Raises ConfigurationError when the file cannot be written."""
+        fresh = self._path.with_name(self._path.name + ".new")
+        try:
+            with fresh.open("w", encoding="ascii") as file:
+                file.write(value.hex() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedDialogs:
+    """A service that can hold dialogs.
+
+    Args:
+        engine: its engine.
+        store: where its dialogs live.
+        mirror: the incarnation outside the database.
+        node: name of this process.
+        closing: closes database and token.
+    """
+
+    engine: DialogEngine
+    store: SqlDialogStore
+    mirror: FileMirror
+    node: str
+    closing: ExitStack
+
+    def close(self) -> None:
+        """Close the database and log out of the token."""
+        self.closing.close()
+
+
+def compose_dialogs(config: DialogConfiguration, *, sizes: CacheSizes | None = None) -> ComposedDialogs:
+    """Open everything a configuration names and put its bindings in force.
+
+    Args:
+        config: the configuration.
+        sizes: most entries of the engine's caches.
+
+    Raises ConfigurationError, BackendError, StoreError: something cannot be opened; the text says what to do.
+    """
+    closing = ExitStack()
+    try:
+        return _compose(config, closing, sizes)
+    except BaseException:
+        closing.close()
+        raise
+
+
+def _compose(config: DialogConfiguration, closing: ExitStack, sizes: CacheSizes | None) -> ComposedDialogs:
+    section = config.document.service
+    sources = KeySources(config.tokens)
+    closing.callback(sources.close)
+    token = sources.token("service.token", section.token)
+    database = Database(config.tokens.database(config.document.store.database))
+    closing.callback(database.close)
+    store = SqlDialogStore(database)
+    put_bindings(config, store)
+    local = _local(config, token, _instance(store, section.name))
+    clock = SteadyClock(time.time, time.monotonic)
+    engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes)
+    return ComposedDialogs(
+        engine, store, FileMirror(config.tokens.resolve(section.incarnation)), section.node, closing
+    )
+
+
+def _instance(store: SqlDialogStore, name: str) -> bytes:
+    """Return the random identity of this deployment, made once per database."""
+    key = f"instance of {name}"
+    with store.transaction() as tx:
+        value = tx.incarnation(key)
+        if value is None:
+            value = secrets.token_bytes(ID_SIZE)
+            tx.set_incarnation(key, value)
+        return value
+
+
+def put_bindings(config: DialogConfiguration, store: SqlDialogStore) -> None:
+    """Make the bindings in the store those of the configuration. Raises ConfigurationError, StoreError."""
+    local = config.document.service.name
+    wanted = [read_binding_section(config, section) for section in config.document.bindings]
+    for binding in wanted:
+        binding.validate()
+    remotes = {binding.remote for binding in wanted}
+    with store.transaction() as tx:
+        for row in tx.bindings(local):
+            if row.remote not in remotes:
+                tx.drop_binding(local, row.remote)
+        for binding in wanted:
+            tx.put_binding(binding.row())
+
+
+def read_binding_section(config: DialogConfiguration, section: BindingSection) -> Binding:
+    """Return the binding a section describes, certificates read. Raises ConfigurationError."""
+
+    def pins(names: tuple[str, ...]) -> tuple[PinnedCertificate, ...]:
+        return tuple(
+            PinnedCertificate(read_certificate(config.tokens.resolve(name)), name not in section.disabled)
+            for name in names
+        )
+
+    return Binding(
+        local=config.document.service.name,
+        remote=section.remote,
+        prefix=section.prefix,
+        signing=pins(section.signing),
+        encryption=pins(section.encryption),
+        suites=section.suites,
+        policy=section.policy,
+        max_body=section.max_body,
+        url=section.url,
+        principal=section.principal,
+        enabled=section.enabled,
+        allow_dual_use=section.allow_dual_use,
+    )
+
+
+def read_certificate(path: Path) -> bytes:
+    """Return the certificate in a PEM or DER file as DER. Raises ConfigurationError."""
+    try:
+        data = path.read_bytes()
+        load = x509.load_pem_x509_certificate if b"-----BEGIN" in data else x509.load_der_x509_certificate
+        return load(data).public_bytes(serialization.Encoding.DER)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigurationError(f"{path}: no certificate in PEM or DER") from None
+
+
+def _local(config: DialogConfiguration, token: Token, instance: bytes) -> LocalService:
+    section = config.document.service
+    resolve = config.tokens.resolve
+    signing_cert = read_certificate(resolve(section.signing_certificate))
+    signing_key = token.signing_key(section.signing_key)
+    _check_pair(section.signing_key, signing_key.public_key, signing_cert)
+    current = read_certificate(resolve(section.encryption_certificate))
+    opening = {hashlib.sha256(current).digest(): _opening_key(token, section.encryption_key, current)}
+    for retired in section.retired:
+        der = read_certificate(resolve(retired.encryption_certificate))
+        opening[hashlib.sha256(der).digest()] = _opening_key(token, retired.encryption_key, der)
+    return LocalService(
+        name=section.name,
+        instance=instance,
+        signing_key=signing_key,
+        signing_cert=hashlib.sha256(signing_cert).digest(),
+        encryption_keys=opening,
+        encryption_cert=hashlib.sha256(current).digest(),
+        exchange=token.exchange_keys(),
+        storage=token.wrapping_key(section.storage_key),
+    )
+
+
+def _opening_key(token: Token, label: str, der: bytes) -> UnwrappingKey | AgreementKey:
+    if isinstance(x509.load_der_x509_certificate(der).public_key(), rsa.RSAPublicKey):
+        unwrapping = token.unwrapping_key(label)
+        _check_pair(label, unwrapping.public_key, der)
+        return unwrapping
+    agreement = token.agreement_key(label)
+    _check_pair(label, agreement.public_value, der)
+    return agreement
+
+
+def _check_pair(label: str, public_key: bytes, der: bytes) -> None:
+    if certificate_facts(der).public_key != public_key:
+        raise ConfigurationError(f"the certificate for key {label!r} belongs to another key")
+
+
+class _MixedRandom:
+    """Random bytes that are good when either the token's generator or the system's is (dialog section 10).
+
+    Fewer bytes than a key has are jitter, for which no token is asked.
+    """
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def __call__(self, size: int) -> bytes:
+        own = secrets.token_bytes(size)
+        if size < ID_SIZE:
+            return own
+        return bytes(a ^ b for a, b in zip(own, self._token.random(size), strict=True))

@@ -1,0 +1,163 @@
+"""Packets over HTTP: the ASGI side that receives, the client side that sends; the protocol depends on neither."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import httpx
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hsm_msl.dialog.cache import RateLimit
+from hsm_msl.dialog.names import MEDIA_TYPE, STREAM_MEDIA_TYPE
+from hsm_msl.errors import HsmMslError, LimitExceededError
+from hsm_msl.service.dialog_frames import MAX_BODY, frame, unframe
+from hsm_msl.service.dialog_node import DialogNode
+
+_LOG = logging.getLogger("hsm_msl.dialog")
+
+PATH = "/dialog"
+
+
+class DialogApplication:
+    """Receives packets for one node over ASGI.
+
+    Args:
+        node: the node; started and stopped with the server.
+        path: where packets are posted.
+        health: path prefix of the health pages.
+        inner: the application for every other path, such as the MSL server's; None answers 404.
+        per_second: requests of one source per second before it is asked to slow down.
+    """
+
+    def __init__(
+        self,
+        node: DialogNode,
+        *,
+        path: str = PATH,
+        health: str = "/health",
+        inner: ASGIApp | None = None,
+        per_second: int = 2000,
+    ) -> None:
+        self._node = node
+        self._path = path
+        self._live, self._ready = f"{health}/live", f"{health}/ready"
+        self._inner = inner
+        self._limit = RateLimit(per_second, 1.0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection (the protocol's own signature)."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == self._path:
+            response = await self._packets(scope, receive)
+            if response is not None:
+                await response(scope, receive, send)
+        elif self._inner is not None:
+            await self._inner(scope, receive, send)
+        elif scope["type"] == "http":
+            response = await self._page(scope["path"])
+            await response(scope, receive, send)
+
+    async def _packets(self, scope: Scope, receive: Receive) -> Response | None:
+        if scope["method"] != "POST":
+            return PlainTextResponse("send packets with POST\n", 405, {"allow": "POST"})
+        source = str((scope.get("client") or ("",))[0]).encode()
+        if not self._limit.allow(source, time.monotonic()):
+            return PlainTextResponse("slow down\n", 429, {"retry-after": "1"})
+        request = Request(scope, receive)
+        try:
+            body = await _body(request)
+            packets = unframe(request.headers.get("content-type", ""), body)
+        except ClientDisconnect:
+            return None
+        except LimitExceededError as error:
+            return PlainTextResponse(f"{error}\n", 413, {"connection": "close"})
+        except HsmMslError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        except ValueError:
+            return PlainTextResponse(f"send {MEDIA_TYPE} or {STREAM_MEDIA_TYPE}\n", 415)
+        try:
+            replies = await self._node.receive(packets) if packets else []
+        except HsmMslError as error:
+            # Nothing was received, so nothing is acknowledged; the sender tries again.
+            _LOG.error("packets cannot be received now: %s", error)
+            return PlainTextResponse("temporarily out of service\n", 503, {"retry-after": "1"})
+        if not replies:
+            return Response(status_code=204)
+        media_type, content = frame(replies)
+        return Response(content, media_type=media_type)
+
+    async def _page(self, path: str) -> Response:
+        if path == self._live:
+            return JSONResponse({"status": "live"})
+        if path != self._ready:
+            return PlainTextResponse("not here\n", 404)
+        try:
+            await self._node.waiting()
+        except HsmMslError as error:
+            return JSONResponse({"status": "out of service", "reason": type(error).__name__}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched_receive() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._node.start()
+            else:
+                await self._node.stop()
+            return message
+
+        if self._inner is not None:
+            await self._inner(scope, watched_receive, send)
+            return
+        while True:
+            message = await watched_receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+
+class HttpTransport:
+    """Posts packets to other services (``Transport``).
+
+    Args:
+        timeout: seconds for connecting and for each answer.
+        client: an HTTP client to use instead of an own one.
+    """
+
+    def __init__(self, *, timeout: float = 10.0, client: httpx.AsyncClient | None = None) -> None:
+        self._client = client or httpx.AsyncClient(timeout=timeout)
+
+    async def deliver(self, url: str, packets: Sequence[bytes]) -> list[bytes]:
+        """Post packets and return the answer's; nobody there, and every refusal, is no answer."""
+        media_type, body = frame(packets)
+        try:
+            answer = await self._client.post(url, content=body, headers={"content-type": media_type})
+            if answer.status_code != 200:
+                return []
+            return unframe(answer.headers.get("content-type", ""), answer.content)
+        except (httpx.HTTPError, httpx.InvalidURL, HsmMslError, ValueError) as error:
+            _LOG.info("no answer from %s: %s", url, type(error).__name__)
+            return []
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+async def _body(request: Request) -> bytes:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > MAX_BODY:
+        raise LimitExceededError("body too large")
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise LimitExceededError("body too large")
+        parts.append(part)
+    return b"".join(parts)
