@@ -11,6 +11,7 @@ import ctypes
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from hsm_msl.backend.pin import Pin
 from hsm_msl.backend.pkcs11.errors import CryptokiError
 from hsm_msl.errors import BackendConfigurationError
 
@@ -207,13 +208,13 @@ class Cryptoki:
         if code not in (CKR_OK, CKR_CRYPTOKI_NOT_INITIALIZED):
             raise CryptokiError("C_Finalize", code)
 
-    def login(self, session: int, user: User, pin: bytes | None) -> None:
+    def login(self, session: int, user: User, pin: Pin | bytes | None) -> None:
         """Log the whole process in on the token of a session.
 
         Args:
             session: an open session's handle.
             user: the role.
-            pin: None asks the token's own pad.
+            pin: None asks the token's own pad. Given as ``Pin`` it stays out of tracebacks that show local variables.
 
         Raises:
             CryptokiError: refused; also when somebody is logged in already.
@@ -221,17 +222,17 @@ class Cryptoki:
         if pin is None:
             self.call("C_Login", ctypes.c_ulong(session), ctypes.c_ulong(user), None, ctypes.c_ulong(0))
             return
-        buffer = ctypes.create_string_buffer(pin, len(pin))
+        buffer = _buffer(pin)
         try:
             self.call(
                 "C_Login",
                 ctypes.c_ulong(session),
                 ctypes.c_ulong(user),
                 ctypes.cast(buffer, ctypes.c_void_p),
-                ctypes.c_ulong(len(pin)),
+                ctypes.c_ulong(len(buffer)),
             )
         finally:
-            ctypes.memset(buffer, 0, len(pin))
+            ctypes.memset(buffer, 0, len(buffer))
 
     def logout(self, session: int) -> None:
         """Log the process out of the session's token. Raises CryptokiError; not being logged in is fine."""
@@ -267,3 +268,8 @@ class Cryptoki:
 
     def __repr__(self) -> str:
         return f"Cryptoki({self._path!r})"
+
+
+def _buffer(pin: Pin | bytes) -> ctypes.Array[ctypes.c_char]:
+    value = pin.reveal() if isinstance(pin, Pin) else pin
+    return ctypes.create_string_buffer(value, len(value))

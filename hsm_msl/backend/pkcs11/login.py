@@ -150,9 +150,8 @@ class Login:
             return
         self._check_flags()
         pin = self._read_pin()
-        value = pin.reveal() if pin is not None else None
         try:
-            self._module.cryptoki.login(handle_of(self._session), self._user, value)
+            self._module.cryptoki.login(handle_of(self._session), self._user, pin)
         except CryptokiError as error:
             if error.code == CKR_USER_ALREADY_LOGGED_IN:
                 return
