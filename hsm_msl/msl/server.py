@@ -9,6 +9,7 @@ from hsm_msl.msl.response import NO_REQUIREMENTS, Requirements
 from hsm_msl.msl.server_exchange import ServerEvents, ServerExchange, SilentEvents, Stage
 from hsm_msl.msl.tokens.issuer import TokenIssuer
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES
+from hsm_msl.wire.tokenizer import Tokenizer
 
 
 class MslServer:
@@ -45,14 +46,19 @@ class MslServer:
         self._events: ServerEvents = SilentEvents() if events is None else events
         self._chunk_bytes = chunk_bytes
 
-    def exchange(self) -> ServerExchange:
-        """Begin an exchange whose bytes come and go in pieces; the application is then the caller's business."""
+    def exchange(self, tokenizer: Tokenizer | None = None) -> ServerExchange:
+        """Begin an exchange whose bytes come and go in pieces; the application is then the caller's business.
+
+        Args:
+            tokenizer: the stream, on a connection that carries several messages.
+        """
         return ServerExchange(
             self._context,
             self._issuer,
             requirements=self._requirements,
             events=self._events,
             chunk_bytes=self._chunk_bytes,
+            tokenizer=tokenizer,
         )
 
     def handle(self, body: bytes) -> bytes:

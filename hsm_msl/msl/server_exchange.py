@@ -27,6 +27,7 @@ from hsm_msl.msl.response import NO_REQUIREMENTS, Requirements, build_push, buil
 from hsm_msl.msl.server_checks import check_received
 from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long, random_long
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES
+from hsm_msl.wire.tokenizer import Tokenizer
 
 
 class ServerEvents(Protocol):
@@ -84,6 +85,7 @@ class ServerExchange:
         requirements: what every reply needs.
         events: hears what happens.
         chunk_bytes: application bytes per payload chunk of the reply.
+        tokenizer: the stream, on a connection that carries several messages.
     """
 
     __slots__ = (
@@ -106,13 +108,14 @@ class ServerExchange:
         requirements: Requirements = NO_REQUIREMENTS,
         events: ServerEvents | None = None,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self._context = context
         self._issuer = issuer
         self._requirements = requirements
         self._events: ServerEvents = SilentEvents() if events is None else events
         self._chunk_bytes = chunk_bytes
-        self._reader = MessageReader(context)
+        self._reader = MessageReader(context, tokenizer=tokenizer)
         self._first: bytes | None = None
         self._writer: MessageWriter | None = None
         self.header: MessageHeader | None = None
@@ -179,7 +182,7 @@ class ServerExchange:
     @property
     def complete(self) -> bool:
         """Whether the whole payload was read."""
-        return self._reader.finished and self._first is None
+        return self._reader.finished and not self._first
 
     def respond_to_handshake(self) -> bytes:
         """Return the answer to a handshake: a header alone, the one object deployed clients expect.

@@ -1,0 +1,176 @@
+"""MSL over a plain byte stream: several messages back to back on one connection (msl-wire section 3)."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from hsm_msl.errors import HsmMslError
+from hsm_msl.msl.client import MslClient
+from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Transmit
+from hsm_msl.msl.server import MslServer
+from hsm_msl.msl.streaming import StreamApplication, serve
+from hsm_msl.service.http_client import DEFAULT_TIMEOUT
+from hsm_msl.service.http_stream import wait_for
+from hsm_msl.wire.tokenizer import Tokenizer
+
+_READ_BYTES = 65536
+_LAST_PIECE_SECONDS = 1.0
+
+
+class StreamClosedError(HsmMslError):
+    """The other side closed the connection, or it broke."""
+
+
+def serve_connection(server: MslServer, connection: socket.socket, application: StreamApplication) -> int:
+    """Answer the messages of one connection until the client closes it.
+
+    Args:
+        server: the engine.
+        connection: a connected socket; the caller closes it, at once after a ``BrokenReplyError``.
+        application: as for HTTP.
+
+    Returns:
+        How many messages were answered.
+
+    Raises:
+        BrokenReplyError: a reply broke off; nothing after it on this connection would be understood.
+        BackendError: not even an error message could be protected.
+        StreamClosedError: the connection broke in the middle of an exchange.
+    """
+    tokenizer = Tokenizer()
+    answered = 0
+    while tokenizer.pending or _more(connection, tokenizer):
+        exchange = server.exchange(tokenizer)
+        for piece in serve(exchange, lambda: _receive(connection), application):
+            _transmit(connection, piece)
+        answered += 1
+        if not exchange.complete:
+            # What is left of a refused request cannot be told from the next one.
+            break
+    return answered
+
+
+class ByteStreamClient:
+    """Sends messages over connected sockets, one connection for any number of messages.
+
+    Args:
+        client: the engine.
+        connect: opens a connection to the server; asked again after one was lost.
+        seconds: how long to wait for another exchange's renewal.
+    """
+
+    def __init__(
+        self, client: MslClient, connect: Callable[[], socket.socket], *, seconds: float = DEFAULT_TIMEOUT
+    ) -> None:
+        self._client = client
+        self._connect = connect
+        self._seconds = seconds
+        self._connection: socket.socket | None = None
+
+    def request(self, message: Message, deliver: Callable[[bytes], None]) -> Response:
+        """Send a message and hand over its reply piece by piece.
+
+        Args:
+            message: what to send; its payload may be a source of pieces.
+            deliver: takes each piece of the reply.
+
+        Returns:
+            The reply's header and account.
+
+        Raises:
+            StreamClosedError: the connection broke.
+            WaitTimeoutError: another exchange's renewal did not end in time.
+            ErrorResponseError, MslError, TruncatedMessageError, BackendError, StoreError: as ``MslClient.stream``.
+        """
+        conversation = self._client.stream(message)
+        sending: _Sending | None = None
+        try:
+            step = next(conversation)
+            while True:
+                answer: bytes | None = None
+                if isinstance(step, Transmit):
+                    sending = _Sending(self._open(), step.pieces)
+                elif isinstance(step, Receive):
+                    answer = _receive(self._open())
+                elif isinstance(step, Deliver):
+                    deliver(step.data)
+                else:
+                    wait_for(step, self._seconds)
+                step = conversation.send(answer)
+        except StopIteration as done:
+            response: Response = done.value
+            if sending is not None and not sending.finished():
+                # The server answered without reading on; what it still expects nobody knows.
+                self.close()
+            return response
+        except Exception:
+            self.close()
+            raise
+        finally:
+            conversation.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> socket.socket:
+        if self._connection is None:
+            try:
+                self._connection = self._connect()
+            except OSError as error:
+                raise StreamClosedError(f"no connection: {error.strerror or error}") from error
+        return self._connection
+
+
+class _Sending:
+    """Sends a request in a thread of its own, so that a reply which begins early cannot block both sides.
+
+    Args:
+        connection: where to send.
+        pieces: what to send.
+    """
+
+    def __init__(self, connection: socket.socket, pieces: Iterator[bytes]) -> None:
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, args=(connection, pieces), daemon=True)
+        self._thread.start()
+
+    def finished(self) -> bool:
+        """Tell whether everything was sent by the time the reply was complete; wait a moment for the last piece."""
+        self._thread.join(_LAST_PIECE_SECONDS)
+        return not (self._failed or self._thread.is_alive())
+
+    def _run(self, connection: socket.socket, pieces: Iterator[bytes]) -> None:
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+        except Exception:
+            # The reply tells what matters: an answer that came all the same, or a connection that broke.
+            self._failed = True
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+
+
+def _more(connection: socket.socket, tokenizer: Tokenizer) -> bool:
+    data = _receive(connection)
+    tokenizer.feed(data)
+    return bool(data)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(_READ_BYTES)
+    except OSError as error:
+        raise StreamClosedError(f"the connection broke: {error.strerror or error}") from error
+
+
+def _transmit(connection: socket.socket, data: bytes) -> None:
+    try:
+        connection.sendall(data)
+    except OSError as error:
+        raise StreamClosedError(f"the connection broke: {error.strerror or error}") from error

@@ -1,0 +1,102 @@
+"""Drives streaming client conversations over HTTP: payloads pass in pieces, in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import httpx
+
+from hsm_msl.msl.client import MslClient
+from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Transmit, Wait
+from hsm_msl.service.http_client import DEFAULT_TIMEOUT, TransportError, WaitTimeoutError
+
+
+def wait_for(step: Wait, seconds: float) -> None:
+    """Block until another exchange's renewal has ended.
+
+    Raises:
+        WaitTimeoutError: it did not end within ``seconds``.
+    """
+    resolved = threading.Event()
+    step.ticket.subscribe(resolved.set)
+    if not resolved.wait(seconds):
+        raise WaitTimeoutError(f"another exchange has been renewing for {seconds:g} s")
+
+
+class HttpStreamClient:
+    """Sends messages of any length to one URL.
+
+    HTTP sends a request to its end before the reply is read, so an application that answers a long request while it
+    still reads it needs a plain byte stream instead. A payload given as a source is opened once per attempt.
+
+    Args:
+        client: the engine.
+        url: where the server listens.
+        timeout: seconds for each step.
+    """
+
+    def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._client = client
+        self._url = url
+        self._timeout = timeout
+        self._http = httpx.Client(timeout=timeout, trust_env=False)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def request(self, message: Message, deliver: Callable[[bytes], None]) -> Response:
+        """Send a message and hand over its reply piece by piece.
+
+        Args:
+            message: what to send; its payload may be a source of pieces.
+            deliver: takes each piece of the reply.
+
+        Returns:
+            The reply's header and account.
+
+        Raises:
+            TransportError: no answer, or none that is MSL.
+            WaitTimeoutError: another exchange's renewal did not end in time.
+            ErrorResponseError, MslError, TruncatedMessageError, BackendError, StoreError: as ``MslClient.stream``.
+        """
+        conversation = self._client.stream(message)
+        with ExitStack() as opened:
+            pieces: Iterator[bytes] = iter(())
+            try:
+                step = next(conversation)
+                while True:
+                    answer: bytes | None = None
+                    if isinstance(step, Transmit):
+                        opened.close()
+                        pieces = self._post(opened, step.pieces)
+                    elif isinstance(step, Receive):
+                        answer = self._next(pieces)
+                    elif isinstance(step, Deliver):
+                        deliver(step.data)
+                    else:
+                        wait_for(step, self._timeout)
+                    step = conversation.send(answer)
+            except StopIteration as done:
+                response: Response = done.value
+                return response
+            finally:
+                conversation.close()
+
+    def _post(self, opened: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            reply = opened.enter_context(self._http.stream("POST", self._url, content=content))
+        except httpx.HTTPError as error:
+            raise TransportError(f"no answer from {self._url}: {str(error) or type(error).__name__}") from error
+        if reply.status_code != httpx.codes.OK:
+            raise TransportError(f"{self._url} answered HTTP {reply.status_code}")
+        return reply.iter_bytes()
+
+    def _next(self, pieces: Iterator[bytes]) -> bytes:
+        try:
+            # An empty piece would mean the end to the conversation; HTTP may well deliver one in between.
+            return next((piece for piece in pieces if piece), b"")
+        except httpx.HTTPError as error:
+            raise TransportError(f"the answer of {self._url} broke off: {type(error).__name__}") from error

@@ -1,0 +1,259 @@
+"""Messages of any length over real HTTP and real sockets: flat memory, truncation, several on one connection."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+
+from hsm_msl.errors import TruncatedMessageError
+from hsm_msl.msl.application import Request
+from hsm_msl.msl.conversation import Message
+from hsm_msl.msl.message.capabilities import Capabilities
+from hsm_msl.msl.server import MslServer
+from hsm_msl.msl.streaming import StreamApplication
+from hsm_msl.service.byte_stream import ByteStreamClient, serve_connection
+from hsm_msl.service.http_client import TransportError
+from hsm_msl.service.http_stream import HttpStreamClient
+from hsm_msl.service.streaming import StreamingMslApplication
+from msl_world import Device, World
+
+PIECE = bytes(range(256)) * 256
+MEBI = 1 << 20
+
+
+def echo(request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    yield from pieces
+
+
+def source(length: int) -> Iterator[bytes]:
+    while length:
+        piece = PIECE[:length]
+        length -= len(piece)
+        yield piece
+
+
+def digest(length: int) -> str:
+    found = hashlib.sha256()
+    for piece in source(length):
+        found.update(piece)
+    return found.hexdigest()
+
+
+class Sink:
+    """Takes the pieces of a reply without keeping them."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._digest = hashlib.sha256()
+
+    def __call__(self, piece: bytes) -> None:
+        self.length += len(piece)
+        self._digest.update(piece)
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@contextmanager
+def http_server(server: MslServer, application: StreamApplication) -> Iterator[str]:
+    app = StreamingMslApplication(server, application, threads=4, seconds=20)
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_keep_alive=1))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    finally:
+        running.should_exit = True
+        thread.join(20)
+        listening.close()
+        assert not thread.is_alive()
+
+
+@contextmanager
+def socket_server(server: MslServer, application: StreamApplication) -> Iterator[tuple[str, int]]:
+    listening = socket.create_server(("127.0.0.1", 0))
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    serve_connection(server, connection, application)
+        except OSError:
+            return  # the listener was closed: the test is over
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield listening.getsockname()
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert failures == []
+
+
+def uncompressed(world: World) -> Device:
+    """Return a client whose payloads go as they are, since what is measured is not compression."""
+    return world.client(capabilities=Capabilities((), ("en",)))
+
+
+def summarise(request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Read everything, then answer with length and digest: HTTP clients send to the end before they read."""
+    sink = Sink()
+    for piece in pieces:
+        sink(piece)
+    yield f"{sink.length} {sink.digest}".encode()
+
+
+def produce(request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Answer with as many bytes as the request asks for."""
+    yield from source(int(b"".join(pieces)))
+
+
+def upload(world: World, url: str, length: int) -> None:
+    client = HttpStreamClient(uncompressed(world).engine, url)
+    answer: list[bytes] = []
+    client.request(Message(lambda: source(length)), answer.append)
+    client.close()
+    assert b"".join(answer).decode() == f"{length} {digest(length)}"
+
+
+def download(world: World, url: str, length: int) -> None:
+    client = HttpStreamClient(uncompressed(world).engine, url)
+    sink = Sink()
+    client.request(Message(str(length).encode()), sink)
+    client.close()
+    assert (sink.length, sink.digest) == (length, digest(length))
+
+
+DIRECTIONS = pytest.mark.parametrize(
+    ("application", "transfer"), [(summarise, upload), (produce, download)], ids=["upload", "download"]
+)
+Transfer = Callable[[World, str, int], None]
+
+
+@DIRECTIONS
+def test_a_streamed_message_arrives_whole(world: World, application: StreamApplication, transfer: Transfer) -> None:
+    with http_server(world.server(), application) as url:
+        for length in (0, 1, 3 * MEBI + 17):
+            transfer(world, url, length)
+
+
+def peak_of(world: World, url: str, transfer: Transfer, length: int) -> int:
+    """Return the most memory held during a transfer; both ends run in this process."""
+    tracemalloc.reset_peak()
+    transfer(world, url, length)
+    return tracemalloc.get_traced_memory()[1]
+
+
+@DIRECTIONS
+def test_memory_is_flat_in_the_length_of_a_message(
+    world: World, application: StreamApplication, transfer: Transfer
+) -> None:
+    with http_server(world.server(), application) as url:
+        tracemalloc.start()
+        try:
+            peak_of(world, url, transfer, MEBI)
+            short = peak_of(world, url, transfer, 2 * MEBI)
+            long = peak_of(world, url, transfer, 16 * MEBI)
+        finally:
+            tracemalloc.stop()
+    assert long < short + MEBI
+
+
+def test_a_reply_may_begin_while_a_long_request_is_still_coming(world: World) -> None:
+    """Full duplex on a plain connection: more than every buffer in between can hold, echoed as it comes."""
+    length = 16 * MEBI
+    with socket_server(world.server(), echo) as address:
+        client = ByteStreamClient(uncompressed(world).engine, lambda: socket.create_connection(address, 20))
+        sink = Sink()
+        client.request(Message(lambda: source(length)), sink)
+        client.close()
+    assert (sink.length, sink.digest) == (length, digest(length))
+
+
+def test_a_reply_that_breaks_off_is_seen_as_broken(world: World) -> None:
+    def breaking(request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        yield PIECE
+        raise RuntimeError("the application failed in the middle")
+
+    with http_server(world.server(), breaking) as url:
+        client = HttpStreamClient(uncompressed(world).engine, url)
+        with pytest.raises((TransportError, TruncatedMessageError)):
+            client.request(Message(b"x"), lambda piece: None)
+        client.close()
+
+
+def test_several_messages_on_one_plain_connection(world: World) -> None:
+    with socket_server(world.server(), echo) as address:
+        opened = []
+
+        def connect() -> socket.socket:
+            opened.append(socket.create_connection(address, 20))
+            return opened[-1]
+
+        client = ByteStreamClient(uncompressed(world).engine, connect)
+        for length in (1, 100_000, 0, 7):
+            sink = Sink()
+            client.request(Message(lambda length=length: source(length)), sink)
+            assert (sink.length, sink.digest) == (length, digest(length))
+        client.close()
+        assert len(opened) == 1
+
+
+def test_what_the_application_leaves_unread_does_not_disturb_the_next_message(world: World) -> None:
+    def first_piece_only(request: Request, pieces: Iterator[bytes]) -> list[bytes]:
+        return [next(pieces)[:3]]
+
+    with socket_server(world.server(), first_piece_only) as address:
+        client = ByteStreamClient(uncompressed(world).engine, lambda: socket.create_connection(address, 20))
+        for _ in range(3):
+            sink = Sink()
+            client.request(Message(lambda: source(200_000)), sink)
+            assert sink.length == 3
+        client.close()
+
+
+def test_garbage_on_a_plain_connection_gets_an_error_and_the_end(world: World) -> None:
+    with socket_server(world.server(), echo) as address:
+        with socket.create_connection(address, 20) as connection:
+            connection.sendall(b"this is no message")
+            connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b'{"signature":')
+        sink = Sink()
+        client = ByteStreamClient(uncompressed(world).engine, lambda: socket.create_connection(address, 20))
+        client.request(Message(b"still there"), sink)
+        client.close()
+        assert sink.length == 11
+
+
+@pytest.mark.soak
+@DIRECTIONS
+def test_one_gibibyte(world: World, application: StreamApplication, transfer: Transfer) -> None:
+    with http_server(world.server(), application) as url:
+        tracemalloc.start()
+        try:
+            peak = peak_of(world, url, transfer, 1 << 30)
+        finally:
+            tracemalloc.stop()
+    assert peak < 16 * MEBI
