@@ -36,13 +36,19 @@ class Role:
         name: for messages.
         object_class: secret or private key.
         key_types: the types that can do it.
-        uses: usage attributes of which at least one must be set; no other may be.
+        uses: usage attributes that may be set; no other may be.
+        needs: of these at least one must be.
     """
 
     name: str
     object_class: ObjectClass
     key_types: frozenset[KeyType]
     uses: frozenset[Attribute]
+    needs: frozenset[Attribute] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.needs:
+            object.__setattr__(self, "needs", self.uses)
 
 
 _SECRET = ObjectClass.SECRET_KEY
@@ -60,8 +66,10 @@ _AES = frozenset((KeyType.AES,))
 _RSA = frozenset((KeyType.RSA,))
 
 ENCRYPTION = Role("encryption", _SECRET, _AES, frozenset((Attribute.ENCRYPT, Attribute.DECRYPT)))
-HMAC = Role("HMAC", _SECRET, _HMAC_TYPES, frozenset((Attribute.SIGN, Attribute.VERIFY)))
-CMAC = Role("CMAC", _SECRET, _AES, frozenset((Attribute.SIGN, Attribute.VERIFY)))
+# A tag is checked by making it again, so a key that may only verify is of no use here.
+_TAGS = frozenset((Attribute.SIGN, Attribute.VERIFY))
+HMAC = Role("HMAC", _SECRET, _HMAC_TYPES, _TAGS, needs=frozenset((Attribute.SIGN,)))
+CMAC = Role("CMAC", _SECRET, _AES, _TAGS, needs=frozenset((Attribute.SIGN,)))
 WRAPPING = Role("key wrapping", _SECRET, _AES, frozenset((Attribute.WRAP, Attribute.UNWRAP)))
 BLOCK_WRAPPING = Role("key wrapping by blocks", _SECRET, _AES, frozenset((Attribute.ENCRYPT, Attribute.DECRYPT)))
 SIGNING = Role("signing", _PRIVATE, frozenset((KeyType.RSA, KeyType.EC)), frozenset((Attribute.SIGN,)))
@@ -70,27 +78,29 @@ UNWRAPPING = Role("opening keys", _PRIVATE, _RSA, frozenset((Attribute.UNWRAP,))
 AGREEMENT = Role("key agreement", _PRIVATE, frozenset((KeyType.EC, KeyType.DH)), frozenset((Attribute.DERIVE,)))
 
 
-def admission(role: Role) -> Callable[[Handle, KeyName], None]:
+def admission(role: Role, forced: frozenset[Attribute] = frozenset()) -> Callable[[Handle, KeyName], None]:
     """Return the check for one role, as ``TokenObject`` takes it.
 
     Args:
         role: what the key is to do.
+        forced: uses the token gives every private key (``VendorProfile.forced_uses``).
     """
 
     def admit(handle: Handle, name: KeyName) -> None:
-        faults = violations(handle, role)
+        faults = violations(handle, role, forced)
         if faults:
             raise KeyPolicyError(f"{name} may not serve for {role.name}: {'; '.join(faults)}")
 
     return admit
 
 
-def violations(handle: Handle, role: Role) -> list[str]:
+def violations(handle: Handle, role: Role, forced: frozenset[Attribute] = frozenset()) -> list[str]:
     """Return what is wrong with a key, for people; empty when it may serve.
 
     Args:
         handle: the key; the binding's exceptions pass.
         role: what it is to do.
+        forced: as for ``admission``.
     """
     faults = []
     key_type = key_type_of(handle)
@@ -98,10 +108,11 @@ def violations(handle: Handle, role: Role) -> list[str]:
         expected = " or ".join(sorted(kind.name for kind in role.key_types))
         faults.append(f"its type is {key_type.name if key_type else 'unknown'}, not {expected}")
     uses = {use for use in _USES if read(handle, use, False)}
-    if not uses & role.uses:
-        faults.append(f"it needs {' or '.join(sorted(f'CKA_{use.name}' for use in role.uses))}")
+    if not uses & role.needs:
+        faults.append(f"it needs {' or '.join(sorted(f'CKA_{use.name}' for use in role.needs))}")
     # VERIFY and ENCRYPT on a private key mean nothing; the other excess uses are how keys leak each other.
-    faults.extend(f"CKA_{use.name} must be false" for use in sorted(uses - role.uses))
+    tolerated = role.uses | forced if role.object_class is ObjectClass.PRIVATE_KEY else role.uses
+    faults.extend(f"CKA_{use.name} must be false" for use in sorted(uses - tolerated))
     faults.extend(exposure(handle))
     return faults
 
