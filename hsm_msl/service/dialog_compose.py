@@ -14,7 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from hsm_msl.backend.pkcs11.token import Token
+from hsm_msl.backend.pin import pin_source
+from hsm_msl.backend.pkcs11.connection import TokenSelector
+from hsm_msl.backend.pkcs11.module import load
+from hsm_msl.backend.pkcs11.token import Token, open_token
+from hsm_msl.backend.pkcs11.vendors import GENERIC, PROFILES, SOFTHSM
 from hsm_msl.dialog.binding import Binding, PinnedCertificate, certificate_facts
 from hsm_msl.dialog.clock import SteadyClock
 from hsm_msl.dialog.context import CacheSizes
@@ -22,12 +26,14 @@ from hsm_msl.dialog.engine import DialogEngine
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.names import ID_SIZE
 from hsm_msl.dialog_ports import UnwrappingKey
-from hsm_msl.errors import ConfigurationError
+from hsm_msl.errors import BackendConfigurationError, ConfigurationError
 from hsm_msl.ports import AgreementKey
-from hsm_msl.service.compose.keys import KeySources
 from hsm_msl.service.dialog_config import BindingSection, DialogConfiguration
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
+from hsm_msl.toml_document import suggestion
+
+_SOFTHSM_MAKER = "SoftHSM project"
 
 
 class FileMirror:
@@ -109,19 +115,33 @@ def compose_dialogs(config: DialogConfiguration, *, sizes: CacheSizes | None = N
 
 def _compose(config: DialogConfiguration, closing: ExitStack, sizes: CacheSizes | None) -> ComposedDialogs:
     section = config.document.service
-    sources = KeySources(config.tokens)
-    closing.callback(sources.close)
-    token = sources.token("service.token", section.token)
-    database = Database(config.tokens.database(config.document.store.database))
+    token = _open_token(config)
+    closing.callback(token.close)
+    database = Database(config.database())
     closing.callback(database.close)
     store = SqlDialogStore(database)
     put_bindings(config, store)
     local = _local(config, token, _instance(store, section.name))
     clock = SteadyClock(time.time, time.monotonic)
     engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes)
-    return ComposedDialogs(
-        engine, store, FileMirror(config.tokens.resolve(section.incarnation)), section.node, closing
-    )
+    return ComposedDialogs(engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing)
+
+
+def _open_token(config: DialogConfiguration) -> Token:
+    name, section = config.token()
+    selector = TokenSelector(label=section.label, serial=section.serial)
+    try:
+        module = load(section.module)
+        vendor = section.vendor
+        if vendor is None:
+            maker = selector.find(module).manufacturer_id
+            vendor = SOFTHSM.name if maker == _SOFTHSM_MAKER else GENERIC.name
+        if vendor not in PROFILES:
+            raise config.error(f"tokens.{name}.vendor", f"no such vendor; {suggestion(vendor, PROFILES)}")
+        pin = None if section.pin is None else pin_source(config.pin(section.pin))
+        return open_token(module, selector, pin, PROFILES[vendor], sessions=section.sessions)
+    except BackendConfigurationError as error:
+        raise BackendConfigurationError(f"{config.path}: tokens.{name}: {error}") from error
 
 
 def _instance(store: SqlDialogStore, name: str) -> bytes:
@@ -155,8 +175,7 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
 
     def pins(names: tuple[str, ...]) -> tuple[PinnedCertificate, ...]:
         return tuple(
-            PinnedCertificate(read_certificate(config.tokens.resolve(name)), name not in section.disabled)
-            for name in names
+            PinnedCertificate(read_certificate(config.resolve(name)), name not in section.disabled) for name in names
         )
 
     return Binding(
@@ -189,7 +208,7 @@ def read_certificate(path: Path) -> bytes:
 
 def _local(config: DialogConfiguration, token: Token, instance: bytes) -> LocalService:
     section = config.document.service
-    resolve = config.tokens.resolve
+    resolve = config.resolve
     signing_cert = read_certificate(resolve(section.signing_certificate))
     signing_key = token.signing_key(section.signing_key)
     _check_pair(section.signing_key, signing_key.public_key, signing_cert)

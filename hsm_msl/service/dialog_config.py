@@ -9,11 +9,48 @@ import msgspec
 
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.service.config import ClientConfig, Configuration
-from hsm_msl.service.sections import ListenSection, Name, NoneIdentity, Section, TokenSection
-from hsm_msl.toml_document import read_document
+from hsm_msl.service.sections import Name, Section
+from hsm_msl.toml_document import read_document, suggestion
 
-_Hash = Annotated[int, msgspec.Meta(ge=1, le=4)]
+_Suite = Annotated[int, msgspec.Meta(ge=1, le=4)]
+
+
+class DialogTokenSection(Section, frozen=True, kw_only=True):
+    """``[tokens.NAME]``: one PKCS#11 token.
+
+    Attributes:
+        module: absolute path of the PKCS#11 module, or a known alias such as ``softhsm``.
+        label: the token's label.
+        serial: its serial number, where labels are not unique.
+        pin: source of the user PIN; without one the token is expected to have its own pad.
+        sessions: the most sessions open at once.
+        vendor: name of the vendor profile; chosen by what the token says of itself when absent.
+    """
+
+    module: Name
+    label: Name | None = None
+    serial: Name | None = None
+    pin: Name | None = None
+    sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
+    vendor: Name | None = None
+
+
+class DialogListenSection(Section, frozen=True, kw_only=True):
+    """``[server]``: where packets are received.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port; 0 takes a free one, which is printed.
+        threads: threads for engine, token and database.
+        health: path prefix of the health pages.
+        grace: seconds that requests in progress may take when the service stops.
+    """
+
+    host: Name = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8090
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
+    health: Annotated[str, msgspec.Meta(pattern="^/[^?#]*[^/?#]$")] = "/health"
+    grace: Annotated[int, msgspec.Meta(ge=1)] = 10
 
 
 class RetiredKey(Section, frozen=True, kw_only=True):
@@ -71,7 +108,7 @@ class BindingSection(Section, frozen=True, kw_only=True):
     signing: tuple[Name, ...]
     encryption: tuple[Name, ...]
     disabled: tuple[Name, ...] = ()
-    suites: tuple[_Hash, ...] = (2,)
+    suites: tuple[_Suite, ...] = (2,)
     policy: Policy = Policy()
     max_body: Annotated[int, msgspec.Meta(ge=1)] = 16 * 1024 * 1024
     principal: str = ""
@@ -93,25 +130,50 @@ class DialogConfig(Section, frozen=True, kw_only=True):
     """The document; every attribute is the table of that name."""
 
     service: ServiceSection
-    tokens: dict[str, TokenSection]
+    tokens: dict[str, DialogTokenSection]
     bindings: tuple[BindingSection, ...] = ()
     store: DialogStoreSection = DialogStoreSection()
-    server: ListenSection = ListenSection()
+    server: DialogListenSection = DialogListenSection()
 
 
 class DialogConfiguration:
-    """A checked document and the view of its tokens that opens them.
+    """A checked document and where it came from.
 
     Args:
         document: the document.
-        path: the file it was read from; other paths are relative to its directory.
+        path: the file it was read from; paths in it are relative to its directory.
     """
 
     def __init__(self, document: DialogConfig, path: Path) -> None:
         self.document = document
         self.path = path
-        client = ClientConfig(entity=NoneIdentity(identity=document.service.name), tokens=dict(document.tokens))
-        self.tokens: Configuration[ClientConfig] = Configuration(client, path)
+
+    def resolve(self, text: str) -> Path:
+        """Return a path of the document, made absolute."""
+        return self.path.parent / text
+
+    def database(self) -> str:
+        """Return the database URL in which an SQLite file is absolute."""
+        url, prefix = self.document.store.database, "sqlite:///"
+        return prefix + str(self.resolve(url.removeprefix(prefix))) if url.startswith(prefix) else url
+
+    def pin(self, source: str) -> str:
+        """Return the source of a PIN in which a file is absolute."""
+        kind, _, rest = source.partition(":")
+        return f"file:{self.resolve(rest)}" if kind == "file" and rest else source
+
+    def error(self, key: str, problem: str) -> ConfigurationError:
+        """Return the error that names this file, a key and what is wrong with it; the caller raises it."""
+        return ConfigurationError(f"{self.path}: {key}: {problem}")
+
+    def token(self) -> tuple[str, DialogTokenSection]:
+        """Return name and section of the token that holds the service's keys. Raises ConfigurationError."""
+        tokens, name = self.document.tokens, self.document.service.token
+        if name is None and len(tokens) == 1:
+            name = next(iter(tokens))
+        if name is None or name not in tokens:
+            raise self.error("service.token", f"names no token; {suggestion(name or '', tokens)}")
+        return name, tokens[name]
 
 
 def read_dialog_config(path: Path) -> DialogConfiguration:

@@ -1,0 +1,191 @@
+"""``hsm-msl dialog``: run a service with dialogs, and work on its dialogs from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hsm_msl.cli.failures import CommandError
+
+if TYPE_CHECKING:
+    from hsm_msl.service.dialog_console import DialogConsole
+
+app = typer.Typer(
+    name="dialog",
+    help="Hold secure dialogs with other services; each side shifts its own session keys.",
+    no_args_is_help=True,
+    # Its tracebacks print local variables, and those may be secrets.
+    pretty_exceptions_enable=False,
+)
+
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service's TOML configuration.")]
+_Dialog = Annotated[str, typer.Argument(metavar="DIALOG", help="Id of the dialog, or its first digits.")]
+_AnyDialog = Annotated[str, typer.Argument(metavar="[DIALOG]", help="Id of a dialog, or its first digits.")]
+
+
+@contextlib.contextmanager
+def _console(config: Path) -> Iterator[DialogConsole]:
+    """Open the service for one command."""
+    from hsm_msl.service.dialog_compose import compose_dialogs
+    from hsm_msl.service.dialog_config import read_dialog_config
+    from hsm_msl.service.dialog_console import DialogConsole
+
+    composed = compose_dialogs(read_dialog_config(config))
+    try:
+        yield DialogConsole(composed)
+    finally:
+        composed.close()
+
+
+def _print(lines: Iterable[tuple[str, str]]) -> None:
+    part = False
+    for name, value in lines:
+        if name.endswith(":"):
+            part = True
+            typer.echo(f"{name} {value}".rstrip())
+        else:
+            typer.echo(f"{'  ' if part else ''}{name:24} {value}")
+
+
+@app.command("serve")
+def _serve(config: _Config) -> None:
+    """Receive and send packets over HTTP until interrupted."""
+    from hsm_msl.service.dialog_serving import serve
+
+    def announce(url: str, name: str) -> None:
+        typer.echo(f"hsm-msl: {name} is listening on {url}")
+        sys.stdout.flush()
+
+    serve(config, announce)
+
+
+@app.command("open")
+def _open(
+    config: _Config,
+    remote: Annotated[str, typer.Argument(metavar="REMOTE", help="Name of the other service.")],
+    lifetime: Annotated[int, typer.Option(min=1, help="Seconds until the dialog ends on both sides.")] = 86400,
+    contract: Annotated[str, typer.Option(help="Name of the agreed contract.")] = "",
+) -> None:
+    """Begin a dialog and print its id."""
+    with _console(config) as console:
+        typer.echo(console.begin(remote, lifetime, contract))
+
+
+@app.command("send")
+def _send(
+    config: _Config,
+    dialog: _Dialog,
+    message_type: Annotated[str, typer.Argument(metavar="TYPE", help="What the message is.")],
+    body: Annotated[str | None, typer.Argument(metavar="[BODY]", help="What to send; else standard input.")] = None,
+) -> None:
+    """Put a message into the outbox; the serving process sends it."""
+    data = sys.stdin.buffer.read() if body is None else body.encode()
+    with _console(config) as console:
+        number = console.send(dialog, message_type, data)
+        typer.echo(f"message {number}" if number else "waits for a binding")
+
+
+@app.command("receive")
+def _receive(
+    config: _Config,
+    dialog: _AnyDialog = "",
+    count: Annotated[int, typer.Option(min=1, help="Most messages to take.")] = 1,
+    wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for them.")] = 0.0,
+) -> None:
+    """Take messages out of the inbox and print them; exit code 1 when there was none."""
+    from hsm_msl.dialog.names import Kind
+
+    found = False
+    with _console(config) as console:
+        for message in console.receive(dialog, count, wait):
+            found = True
+            what = message.message_type or message.kind.name.lower().replace("_", "-")
+            if message.kind is Kind.ABORT and message.reason is not None:
+                what = f"dialog failed: {message.reason.text}"
+            if message.error is not None:
+                what += f" {message.error[0]}: {message.error[1]}"
+            typer.echo(f"{message.dialog.hex()[:8]} {message.seq} {what}: ", nl=False)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(message.body + b"\n")
+            sys.stdout.buffer.flush()
+    if not found:
+        raise CommandError("no message")
+
+
+@app.command("show")
+def _show(config: _Config, dialog: _AnyDialog = "") -> None:
+    """List the dialogs, or show one with every header of its keys."""
+    with _console(config) as console:
+        _print(console.show(dialog))
+
+
+@app.command("shift")
+def _shift(config: _Config, dialog: _Dialog) -> None:
+    """Shift the key of what this side sends, without asking the other side."""
+    with _console(config) as console:
+        typer.echo(f"generation {console.shift(dialog)}")
+
+
+@app.command("end")
+def _end(
+    config: _Config,
+    dialog: _Dialog,
+    code: Annotated[int | None, typer.Option("--error", min=0, help="End with this error code.")] = None,
+    text: Annotated[str, typer.Option("--text", help="What to say about the error.")] = "",
+) -> None:
+    """End this side's part of a dialog."""
+    with _console(config) as console:
+        console.end(dialog, None if code is None else (code, text))
+
+
+@app.command("bindings")
+def _bindings(config: _Config) -> None:
+    """Put the configured bindings in force and list them."""
+    from hsm_msl.dialog.binding import certificate_facts, read_binding
+
+    with _console(config) as console:
+        for row in console.bindings():
+            binding = read_binding(row.document)
+            typer.echo(f"{binding.remote}{'*' if binding.prefix else ''} {binding.url}".rstrip())
+            for use, pins in (("signing", binding.signing), ("encryption", binding.encryption)):
+                for pin in pins:
+                    state = "" if pin.enabled else " disabled"
+                    typer.echo(f"  {use:12}{certificate_facts(pin.der).digest.hex()}{state}")
+
+
+@app.command("policy-check")
+def _policy_check(config: _Config) -> None:
+    """Check that the rules of every binding can be kept together."""
+    with _console(config) as console:
+        for line in console.check_policies():
+            typer.echo(line)
+
+
+@app.command("rotate")
+def _rotate(
+    config: _Config,
+    remote: Annotated[str, typer.Argument(metavar="REMOTE", help="Name of the other service.")],
+) -> None:
+    """Use a new key exchange key for new session keys."""
+    with _console(config) as console:
+        console.rotate(remote)
+
+
+@app.command("verify-packet")
+def _verify_packet(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recorded packet; - for standard input.")],
+) -> None:
+    """Decode a packet strictly and show every header; no key is needed."""
+    from hsm_msl.dialog.packet import parse
+    from hsm_msl.service.dialog_view import show_packet
+
+    try:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be read: {error.strerror}") from None
+    _print(show_packet(parse(data)))
