@@ -22,7 +22,6 @@ from hsm_msl.ports import RsaPadding
 REFUSED = "the RSA ciphertext was refused"
 
 
-
 class TokenDecryptionKey:
     """An RSA private key on a token that decrypts.
 
@@ -34,7 +33,7 @@ class TokenDecryptionKey:
         KeyPolicyError: not an RSA key.
     """
 
-    __slots__ = ("_key", "_public", "_target")
+    __slots__ = ("_key", "_modulus", "_public", "_target")
 
     def __init__(self, target: TokenObject) -> None:
         self._target = target
@@ -43,6 +42,7 @@ class TokenDecryptionKey:
         if not isinstance(key, rsa.RSAPublicKey):
             raise KeyPolicyError(f"{target.doing}: only RSA keys decrypt")
         self._key = key
+        self._modulus = key.public_numbers().n
 
     @property
     def target(self) -> TokenObject:
@@ -67,7 +67,9 @@ class TokenDecryptionKey:
             BackendError: see ``errors.translate``.
         """
         mechanism, parameter = mechanism_for(self._target.connection, padding)
-        if len(data) != self._key.key_size // 8:
+        # RFC 8017 section 5.1.2: a value past the modulus is no ciphertext (NSS calls it a bad argument). 0 and 1
+        # stay what they are, which no padding makes.
+        if len(data) != self._key.key_size // 8 or not 1 < int.from_bytes(data, "big") < self._modulus:
             raise DataRejectedError(REFUSED)
         return self._target.call(self._decrypt, data, padding, mechanism, parameter)
 

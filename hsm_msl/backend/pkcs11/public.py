@@ -54,13 +54,16 @@ def ec_public_key(parameters: bytes, point: bytes) -> bytes:
         point: the point, DER octet string as the standard says or bare as some tokens have it.
 
     Raises:
-        MechanismUnsupportedError: not one of the curves spoken here.
+        MechanismUnsupportedError: not one of the curves spoken here, or no point of it.
     """
     curve = _curve(parameters)
     size = (curve.key_size + 7) // 8
-    if len(point) != 1 + 2 * size:
-        point = OctetString.load(point).native
-    return _der(ec.EllipticCurvePublicKey.from_encoded_point(curve, point))
+    try:
+        if len(point) != 1 + 2 * size:
+            point = OctetString.load(point).native
+        return _der(ec.EllipticCurvePublicKey.from_encoded_point(curve, point))
+    except ValueError:  # tpm2-pkcs11 with P-521
+        raise MechanismUnsupportedError(f"the token shows no point of {curve.name} that can be read") from None
 
 
 def ec_point(spki: bytes) -> tuple[ec.EllipticCurve, bytes]:

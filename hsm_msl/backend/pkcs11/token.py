@@ -21,6 +21,7 @@ from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.backend.pkcs11.policy import Role
 from hsm_msl.backend.pkcs11.public import public_half
 from hsm_msl.backend.pkcs11.recovery import RecoveryObserver
+from hsm_msl.backend.pkcs11.rsa_wrapping import TokenRsaWrappingKey
 from hsm_msl.backend.pkcs11.session_objects import SessionObject
 from hsm_msl.backend.pkcs11.sessions import DEFAULT_WAIT_SECONDS, Lease
 from hsm_msl.backend.pkcs11.signing import TokenSigningKey
@@ -154,6 +155,17 @@ class Token:
         """
         return TokenUnwrappingKey(self._find(label, id, policy.UNWRAPPING, public_half))
 
+    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> TokenRsaWrappingKey:
+        """Return an RSA key pair that packs this service's own session keys, on a token without AES key wrap.
+
+        Raises as the class says.
+
+        Args:
+            label: CKA_LABEL of the private key, which may unwrap and nothing else.
+            id: CKA_ID.
+        """
+        return TokenRsaWrappingKey(self._find(label, id, policy.UNWRAPPING, public_half))
+
     def exchange_keys(self) -> TokenExchangeKeys:
         """Return the maker of the secure dialog's key exchange keys."""
         return TokenExchangeKeys(self.connection)
@@ -235,7 +247,8 @@ class Token:
         if label is None and id is None:
             raise UsageError("a key is named by its label, its ID or both")
         name = KeyName(role.object_class, label, id)
-        return TokenObject(self.connection, name, check=check, admit=policy.admission(role))
+        admit = policy.admission(role, self.connection.profile.forced_uses)
+        return TokenObject(self.connection, name, check=check, admit=admit)
 
     def _generate(self, key_type: KeyType, size: int, uses: MechanismFlag) -> SessionObject:
         def make(lease: Lease) -> Handle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pkcs11 import Mechanism
+from pkcs11 import Attribute, Mechanism
 from pkcs11.exceptions import PKCS11Error
 
 
@@ -26,10 +26,22 @@ class VendorProfile:
         unwraps_per_process: after how many unwrapped keys a worker process should be replaced; 0 means never.
         keep_alive_seconds: how often an idle token wants a call; None means never.
         largest_input: the most bytes the token takes in one call; None means no limit worth knowing.
+        title: what people call it.
+        source: where the facts are from.
+        quirks: what an operator should know and the code cannot mend, a sentence each.
+        forced_uses: uses the token gives every private key, whatever the template said.
+        manufacturers: how the token's manufacturer ID begins, to recognise it.
+        models: how its model begins; empty means any.
     """
 
     name: str
     tested: bool = False
+    title: str = ""
+    source: str = ""
+    quirks: tuple[str, ...] = ()
+    forced_uses: frozenset[Attribute] = frozenset()
+    manufacturers: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     sessions: int = 4
     homes: int = 2
     broken: frozenset[Mechanism] = frozenset()
