@@ -111,10 +111,6 @@ def _run() -> int:
         return exit_code(error)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has enough; devnull keeps the interpreter from complaining at exit.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115 - lives until the process ends
-        return 0
     except Exception as error:
         # Typer's own complaints about the command line have this shape in every version of it.
         text = getattr(error, "format_message", None)

@@ -1,131 +1,37 @@
-"""The two configuration documents, server and client, read and checked as a whole.
+"""Reads configuration documents and checks them as a whole.
 
 What can be seen without opening a token or database is refused here, with the file, the key and what is allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
 
-import msgspec
-
-from hsm_msl.errors import ConfigurationError
-from hsm_msl.service.sections import (
-    CacheSection,
-    CapabilitiesSection,
-    DhGroupSection,
-    KeyExchangeOffer,
-    KeyPairIdentity,
-    KeysSection,
-    KnownEntity,
-    LimitsSection,
-    ListenSection,
-    LocalIdentity,
-    MessageSection,
-    NoneIdentity,
-    PskIdentity,
-    RemoteSection,
-    RuleSection,
-    SchemesSection,
-    Section,
-    ServiceTokenKeysSection,
-    SessionKeysSection,
-    StoreSection,
-    TokenPolicySection,
-    TokenSection,
-    UserSection,
-    UsersSection,
+from hsm_msl.msl.entityauth.defaults import SCHEMES as ENTITY_SCHEMES
+from hsm_msl.msl.keyx.defaults import SCHEMES as KEY_EXCHANGES
+from hsm_msl.msl.keyx.dh_group import STANDARD_GROUPS
+from hsm_msl.msl.userauth.defaults import SCHEMES as USER_SCHEMES
+from hsm_msl.service.documents import (
+    MEMORY,
+    TOKEN_KEYS,
+    AnyConfiguration,
+    ClientConfig,
+    Configuration,
+    ServerConfig,
 )
-from hsm_msl.toml_document import read_document, suggestion
+from hsm_msl.service.key_sections import (
+    EccIdentity,
+    PskIdentity,
+    RsaIdentity,
+    X509Identity,
+)
+from hsm_msl.service.server_sections import RuleSection
+from hsm_msl.toml_document import read_document
 
-TOKEN_KEYS = "msl.token"  # noqa: S105 - the name of a purpose, not a secret
-"""The purpose whose keys protect master and user ID tokens."""
-
-
-class ServerConfig(Section, frozen=True, kw_only=True):
-    """A server's configuration file; every attribute is the table of that name."""
-
-    entity: LocalIdentity
-    tokens: dict[str, TokenSection]
-    keys: dict[str, KeysSection]
-    server: ListenSection = ListenSection()
-    token_policy: TokenPolicySection = TokenPolicySection()
-    schemes: SchemesSection = SchemesSection()
-    dh_groups: dict[str, DhGroupSection] = msgspec.field(default_factory=dict)
-    entities: tuple[KnownEntity, ...] = ()
-    service_token_keys: tuple[ServiceTokenKeysSection, ...] = ()
-    users: UsersSection | None = None
-    store: StoreSection = StoreSection()
-    limits: LimitsSection = LimitsSection()
-    capabilities: CapabilitiesSection = CapabilitiesSection()
-    cache: CacheSection = CacheSection()
-    session_keys: SessionKeysSection = SessionKeysSection()
-
-
-class ClientConfig(Section, frozen=True, kw_only=True):
-    """A client's configuration file; every attribute is the table of that name."""
-
-    entity: LocalIdentity
-    tokens: dict[str, TokenSection] = msgspec.field(default_factory=dict)
-    server: RemoteSection = RemoteSection()
-    entities: tuple[KnownEntity, ...] = ()
-    key_exchange: KeyExchangeOffer = KeyExchangeOffer()
-    dh_groups: dict[str, DhGroupSection] = msgspec.field(default_factory=dict)
-    user: UserSection | None = None
-    message: MessageSection = MessageSection()
-    limits: LimitsSection = LimitsSection()
-    capabilities: CapabilitiesSection = CapabilitiesSection()
-
-
-Document = TypeVar("Document", ServerConfig, ClientConfig)
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration(Generic[Document]):
-    """A checked document and where it came from."""
-
-    document: Document
-    path: Path
-
-    def resolve(self, text: str) -> Path:
-        """Return a path of the document, made absolute by the directory of its file."""
-        return self.path.parent / text
-
-    def source(self, text: str) -> str:
-        """Return the source of a PIN or password with its path, if it names a file, made absolute."""
-        kind, _, rest = text.partition(":")
-        return f"file:{self.resolve(rest)}" if kind == "file" and rest else text
-
-    def database(self, url: str) -> str:
-        """Return a database URL in which an SQLite file is absolute."""
-        prefix = "sqlite:///"
-        return prefix + str(self.resolve(url.removeprefix(prefix))) if url.startswith(prefix) else url
-
-    def error(self, key: str, problem: str) -> ConfigurationError:
-        """Return the error that names this file, a key and what is wrong with it; the caller raises it."""
-        return ConfigurationError(f"{self.path}: {key}: {problem}")
-
-    def check_name(self, key: str, name: str, known: Collection[str], what: str) -> None:
-        """Refuse a name that nothing carries. Raises ConfigurationError naming those that exist."""
-        if name not in known:
-            raise self.error(key, f"no {what} {name!r}; {suggestion(name, known)}")
-
-    def token(self, key: str, name: str | None) -> str:
-        """Return which token a section means: the one it names, or the only one there is.
-
-        Raises:
-            ConfigurationError: no such token, or several and none is named.
-        """
-        tokens = self.document.tokens
-        if name is not None:
-            self.check_name(key, name, tokens, "token")
-            return name
-        if len(tokens) != 1:
-            raise self.error(key, f"this key is required; {suggestion('', tokens)}")
-        return next(iter(tokens))
+_NEEDS_USERS = "EMAIL_PASSWORD"
+_IMPORT = "a server's keys are in a token; import them with hsm-provision"
+_SYSTEM = "system"
 
 
 def read_server_config(path: Path) -> Configuration[ServerConfig]:
@@ -139,27 +45,7 @@ def read_server_config(path: Path) -> Configuration[ServerConfig]:
     """
     path = path.absolute()
     config = Configuration(read_document(path, ServerConfig), path)
-    document = config.document
-    _check_tokens(config)
-    _check_local(config)
-    _check_entities(config)
-    if TOKEN_KEYS not in document.keys:
-        raise config.error(f'keys."{TOKEN_KEYS}"', "this table is required; its keys protect the tokens issued here")
-    for purpose, keys in document.keys.items():
-        config.token(f'keys."{purpose}".token', keys.token)
-        if keys.primary in keys.active:
-            raise config.error(f'keys."{purpose}".active', f"version {keys.primary} is the primary already")
-    _check_service_tokens(config)
-    policy = document.token_policy
-    if policy.lifetime < policy.renewal_window:
-        raise config.error(
-            "token_policy.lifetime", f"must be at least token_policy.renewal_window ({policy.renewal_window} s)"
-        )
-    _check_users(config)
-    if isinstance(document.entity, PskIdentity | KeyPairIdentity):
-        _check_in_token(config, document.entity)
-    if document.session_keys.source != "system":
-        config.check_name("session_keys.source", document.session_keys.source, ("system", *document.tokens), "source")
+    _check_server(config)
     return config
 
 
@@ -167,107 +53,145 @@ def read_client_config(path: Path) -> Configuration[ClientConfig]:
     """Read and check a client's configuration. Arguments and errors as ``read_server_config``."""
     path = path.absolute()
     config = Configuration(read_document(path, ClientConfig), path)
-    document = config.document
-    _check_tokens(config)
-    _check_local(config)
-    _check_entities(config)
-    offer = document.key_exchange
-    if "DIFFIE_HELLMAN" in offer.schemes:
-        config.check_name("key_exchange.dh_group", offer.dh_group, document.dh_groups, "group in [dh_groups]")
+    _check_client(config)
     return config
 
 
-def check_schemes(
-    config: Configuration[ServerConfig],
-    *,
-    entity: Collection[str],
-    user: Collection[str],
-    exchange: Collection[str],
-) -> None:
-    """Refuse scheme names this program does not have.
-
-    Args:
-        config: a server's configuration.
-        entity: the entity authentication schemes there are.
-        user: the user authentication schemes.
-        exchange: the key exchanges.
-
-    Raises:
-        ConfigurationError: an unknown name; says which exist.
-    """
-    schemes = config.document.schemes
-    for name in schemes.key_exchange:
-        config.check_name("schemes.key_exchange", name, exchange, "key exchange")
-    rules: list[tuple[str, RuleSection]] = [("schemes.default", schemes.default)]
-    rules += [(f"schemes.rule[{index}]", rule) for index, rule in enumerate(schemes.rule)]
-    for where, rule in rules:
-        for name in rule.entity or ():
-            config.check_name(f"{where}.entity", name, entity, "entity authentication scheme")
-        for name in rule.user or ():
-            config.check_name(f"{where}.user", name, user, "user authentication scheme")
-        for name in rule.key_exchange or ():
-            config.check_name(f"{where}.key_exchange", name, schemes.key_exchange, "key exchange in schemes")
-
-
-def _check_tokens(config: Configuration[ServerConfig] | Configuration[ClientConfig]) -> None:
-    for name, token in config.document.tokens.items():
-        where = f"tokens.{name}"
-        if token.label is None and token.serial is None:
-            raise config.error(f"{where}.label", "this key is required, or serial")
-
-
-def _check_local(config: Configuration[ServerConfig] | Configuration[ClientConfig]) -> None:
-    entity = config.document.entity
-    if isinstance(entity, NoneIdentity):
-        return
-    in_files = entity.files is not None if isinstance(entity, PskIdentity) else entity.file is not None
-    if in_files and entity.token is not None:
-        raise config.error("entity.token", "the keys are either in a token or in files, not both")
-    if not in_files:
-        config.token("entity.token", entity.token)
-
-
-def _check_in_token(config: Configuration[ServerConfig], entity: PskIdentity | KeyPairIdentity) -> None:
-    key = "files" if isinstance(entity, PskIdentity) else "file"
-    if getattr(entity, key) is not None:
-        raise config.error(f"entity.{key}", "a server's keys are in a token; import them with hsm-provision")
-
-
-def _check_entities(config: Configuration[ServerConfig] | Configuration[ClientConfig]) -> None:
-    for index, entity in enumerate(config.document.entities):
-        where = f"entities[{index}]"
-        if isinstance(entity, PskIdentity):
-            if entity.files is None:
-                config.token(f"{where}.token", entity.token)
-            elif isinstance(config.document, ServerConfig):
-                raise config.error(f"{where}.files", "a server's keys are in a token; import them with hsm-provision")
-        elif not config.resolve(entity.public_key).is_file():
-            raise config.error(f"{where}.public_key", f"no file {config.resolve(entity.public_key)}")
-    entities = config.document.entities
-    _check_unique(config, "identity", (e.identity for e in entities if isinstance(e, PskIdentity)))
-    _check_unique(config, "key_id", (e.key_id for e in entities if not isinstance(e, PskIdentity)))
-
-
-def _check_service_tokens(config: Configuration[ServerConfig]) -> None:
+def _check_server(config: Configuration[ServerConfig]) -> None:
+    _check_common(config)
+    _check_purposes(config)
+    _check_schemes(config)
     document = config.document
+    policy = document.token_policy
+    if policy.lifetime < policy.renewal_window:
+        raise config.error(
+            "token_policy.lifetime", f"must be at least token_policy.renewal_window ({policy.renewal_window} s)"
+        )
+    source = document.session_keys.source
+    config.check_name("session_keys.source", source, (_SYSTEM, *document.tokens), "source")
+    if document.session_keys.residency == "token" and source != _SYSTEM:
+        raise config.error("session_keys.source", 'with residency "token" the keys come from that token')
+    if document.fleet is not None:
+        config.token("fleet.token", document.fleet.token)
+        if document.fleet.database is None and document.store.database == MEMORY:
+            raise config.error("fleet.database", "this key is required, since [store] keeps nothing")
+    if document.derived_keys is not None:
+        config.token("derived_keys.token", document.derived_keys.token)
+    for where, in_files in _files(config):
+        if in_files:
+            raise config.error(where, _IMPORT)
+
+
+def _check_client(config: Configuration[ClientConfig]) -> None:
+    _check_common(config)
+    document = config.document
+    offer = document.key_exchange
+    for name in offer.schemes:
+        config.check_name("key_exchange.schemes", name, KEY_EXCHANGES, "key exchange")
+    if "DIFFIE_HELLMAN" in offer.schemes:
+        config.check_name("key_exchange.dh_group", offer.dh_group, document.dh_groups, "group in [dh_groups]")
+    state = document.state
+    if state.token is not None:
+        config.token("state.token", state.token)
+        if state.files is not None:
+            raise config.error("state.token", "the sealing keys are either in a token or in files, not both")
+
+
+def _check_common(config: AnyConfiguration) -> None:
+    document = config.document
+    for name, token in document.tokens.items():
+        where = f"tokens.{name}"
+        if token.uri is not None:
+            if token.label is not None or token.serial is not None:
+                raise config.error(f"{where}.uri", "say which token either by uri or by label and serial")
+            continue
+        if token.module is None:
+            raise config.error(f"{where}.module", "this key is required")
+        if token.label is None and token.serial is None:
+            raise config.error(f"{where}.label", "this key is required, or serial, or uri")
+    for parameters_id, group in document.dh_groups.items():
+        if isinstance(group, str):
+            config.check_name(f'dh_groups."{parameters_id}"', group, STANDARD_GROUPS, "group")
+    _check_entities(config)
+
+
+def _check_entities(config: AnyConfiguration) -> None:
+    document = config.document
+    entity = document.entity
+    if isinstance(entity, PskIdentity | RsaIdentity | EccIdentity | X509Identity):
+        in_files = entity.files if isinstance(entity, PskIdentity) else entity.file
+        if in_files is None:
+            config.token("entity.token", entity.token)
+        elif entity.token is not None:
+            raise config.error("entity.token", "the keys are either in a token or in files, not both")
+    for index, known in enumerate(document.entities):
+        where = f"entities[{index}]"
+        if not isinstance(known, PskIdentity):
+            if not config.resolve(known.public_key).is_file():
+                raise config.error(f"{where}.public_key", f"no file {config.resolve(known.public_key)}")
+        elif known.files is None:
+            config.token(f"{where}.token", known.token)
+    entities = document.entities
+    _check_unique(config, "entities", "identity", (e.identity for e in entities if isinstance(e, PskIdentity)))
+    _check_unique(config, "entities", "key_id", (e.key_id for e in entities if not isinstance(e, PskIdentity)))
+
+
+def _check_purposes(config: Configuration[ServerConfig]) -> None:
+    document = config.document
+    if TOKEN_KEYS not in document.keys:
+        raise config.error(f'keys."{TOKEN_KEYS}"', "this table is required; its keys protect the tokens issued here")
+    for purpose, keys in document.keys.items():
+        config.token(f'keys."{purpose}".token', keys.token)
+        versions = (keys.primary, *keys.active)
+        if len(set(versions)) != len(versions):
+            raise config.error(f'keys."{purpose}".active', "names a version twice, or the primary one")
     for index, section in enumerate(document.service_token_keys):
         config.check_name(f"service_token_keys[{index}].keys", section.keys, document.keys, "purpose in [keys]")
-    _check_unique(config, "service token name", (section.name for section in document.service_token_keys))
+    names = (section.name for section in document.service_token_keys)
+    _check_unique(config, "service_token_keys", "name", names)
 
 
-def _check_users(config: Configuration[ServerConfig]) -> None:
+def _check_schemes(config: Configuration[ServerConfig]) -> None:
     document = config.document
-    if document.users is not None:
-        return
-    if document.schemes.default.user or any(rule.user for rule in document.schemes.rule):
-        raise config.error("users", "this table is required, since [schemes] permits user authentication")
+    schemes = document.schemes
+    for name in schemes.key_exchange:
+        config.check_name("schemes.key_exchange", name, KEY_EXCHANGES, "key exchange")
+    own = {section.scheme for section in document.user_services}
+    known: tuple[tuple[str, Collection[str], str], ...] = (
+        ("entity", ENTITY_SCHEMES, "entity authentication scheme"),
+        ("user", {*USER_SCHEMES, *own}, "user authentication scheme"),
+        ("key_exchange", schemes.key_exchange, "key exchange in schemes.key_exchange"),
+    )
+    for where, rule in _rules(config):
+        for key, names, what in known:
+            for name in getattr(rule, key) or ():
+                config.check_name(f"{where}.{key}", name, names, what)
+        if document.users is None and _NEEDS_USERS in (rule.user or ()):
+            raise config.error("users", f"this table is required, since {where}.user permits {_NEEDS_USERS}")
 
 
-def _check_unique(
-    config: Configuration[ServerConfig] | Configuration[ClientConfig], what: str, names: Iterable[str]
-) -> None:
+def _rules(config: Configuration[ServerConfig]) -> Iterator[tuple[str, RuleSection]]:
+    schemes = config.document.schemes
+    yield "schemes.default", schemes.default
+    for index, rule in enumerate(schemes.rule):
+        yield f"schemes.rule[{index}]", rule
+
+
+def _files(config: Configuration[ServerConfig]) -> Iterator[tuple[str, bool]]:
+    """Give every place at which a configuration may name key files, and whether it does."""
+    entity = config.document.entity
+    if isinstance(entity, PskIdentity):
+        yield "entity.files", entity.files is not None
+    if isinstance(entity, RsaIdentity | EccIdentity | X509Identity):
+        yield "entity.file", entity.file is not None
+    for index, known in enumerate(config.document.entities):
+        if isinstance(known, PskIdentity):
+            yield f"entities[{index}].files", known.files is not None
+
+
+def _check_unique(config: AnyConfiguration, where: str, what: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise config.error("entities" if "token" not in what else "service_token_keys", f"{what} {name!r} twice")
+            raise config.error(where, f"{what} {name!r} stands there twice")
         seen.add(name)

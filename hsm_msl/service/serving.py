@@ -16,7 +16,8 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 
 from hsm_msl.service.asgi import MslApplication
 from hsm_msl.service.compose import ComposedServer, compose_server
-from hsm_msl.service.config import Configuration, ServerConfig, read_server_config
+from hsm_msl.service.config import read_server_config
+from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.echo import echo
 
 _BACKLOG = 2048

@@ -6,37 +6,45 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.software import SoftwareEphemeralKeys
+from hsm_msl.client_ports import ClientStore
+from hsm_msl.crypto.sealed_box import SealedBox
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.token_keys import TokenKeys
-from hsm_msl.errors import BackendConfigurationError, ResponseCode
+from hsm_msl.errors import BackendConfigurationError, ConfigurationError, ResponseCode
 from hsm_msl.msl.client import MslClient
-from hsm_msl.msl.client_state import ClientState
+from hsm_msl.msl.client_state import ClientState, SessionSeal
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import KeyRequestSource, Message
-from hsm_msl.msl.keyx.asymmetric_wrapped import MECHANISMS, AsymmetricWrapped
+from hsm_msl.msl.entityauth.defaults import EntityParts, entity_auth_schemes
+from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
 from hsm_msl.msl.keyx.base import KeyExchange, PendingKeyRequest
+from hsm_msl.msl.keyx.defaults import ExchangeParts, key_exchanges
 from hsm_msl.msl.keyx.diffie_hellman import DiffieHellman
 from hsm_msl.msl.keyx.ladder import Ladder
 from hsm_msl.msl.keyx.symmetric_wrapped import SymmetricWrapped
+from hsm_msl.msl.message.capabilities import Capabilities
 from hsm_msl.msl.renewal import RenewalLock
 from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.base import UserAuthData
 from hsm_msl.msl.userauth.email_password import email_password_data
 from hsm_msl.ports import Clock, RandomBytes
-from hsm_msl.service.compose.entities import known_entities, local_entity, schemes_of
-from hsm_msl.service.compose.keys import KeySources, Place
-from hsm_msl.service.compose.server import capabilities, groups
-from hsm_msl.service.config import ClientConfig, Configuration
-from hsm_msl.service.schemes import ENTITY_SCHEMES, KEY_EXCHANGES, Materials
-from hsm_msl.service.sections import KeyExchangeOffer
+from hsm_msl.service.client_sections import KeyExchangeOffer
+from hsm_msl.service.compose.entities import known_entities, local_entity, schemes_of, trust_store
+from hsm_msl.service.compose.keys import KeySources, KnownKeys, Place
+from hsm_msl.service.compose.parts import groups
+from hsm_msl.service.documents import MEMORY, ClientConfig, Configuration
 from hsm_msl.stores.authorization import RuleAuthorization, SchemeRule
 from hsm_msl.stores.client_memory import MemoryClientStore
+from hsm_msl.stores.client_schema import prepare_client
+from hsm_msl.stores.client_sql import SqlClientStore
 from hsm_msl.stores.memory import MemoryRevocations
+from hsm_msl.stores.sql import Database
 
 _NEW_DATA = frozenset({ResponseCode.USERDATA_REAUTH, ResponseCode.SSOTOKEN_REJECTED})
 
@@ -55,7 +63,7 @@ class ComposedClient:
     state: ClientState
     places: tuple[Place, ...]
     _config: Configuration[ClientConfig]
-    _sources: KeySources = field(repr=False)
+    _closing: ExitStack = field(repr=False)
 
     def message(self, payload: bytes) -> Message:
         """Return an application message protected and authenticated as the configuration says."""
@@ -71,8 +79,8 @@ class ComposedClient:
         )
 
     def close(self) -> None:
-        """Log out of tokens."""
-        self._sources.close()
+        """Log out of tokens and close databases."""
+        self._closing.close()
 
     def _user_auth(self, code: ResponseCode | None, required: bool) -> UserAuthData | None:
         """Give the password while it is needed; there is no other one to offer when it was refused."""
@@ -98,64 +106,96 @@ def compose_client(
 
     Raises:
         ConfigurationError: something in the file does not fit what is there; names the key.
-        BackendError: a token cannot be used.
+        BackendError, StoreError: a token or database cannot be used.
     """
     document = config.document
-    for name in document.key_exchange.schemes:
-        config.check_name("key_exchange.schemes", name, KEY_EXCHANGES, "key exchange")
-    config.check_name("key_exchange.rsa_mechanism", document.key_exchange.rsa_mechanism, MECHANISMS, "mechanism")
-    sources = KeySources(config)
-    try:
-        local = local_entity(sources, document.entity, random)
-        entities = known_entities(sources, document.entities, document.entity, local)
-        names = schemes_of(document.entities, document.entity)
-        # The hooks are for issuers; a client asks them about the servers it was told to trust, and nobody else.
-        authorization = RuleAuthorization(
-            (), MemoryRevocations(clock), SchemeRule("*", pattern=True, entity_schemes=names)
+    with ExitStack() as closing:
+        sources = KeySources(config)
+        closing.callback(sources.close)
+        context = _context(config, sources, clock, random)
+        store, seal = _state(config, sources, closing, random)
+        state = ClientState(context, store, seal=seal, mutex=threading.RLock())
+        offer = document.key_exchange
+        client = MslClient(
+            context,
+            state,
+            key_request_source(context.key_exchanges, offer),
+            lock=RenewalLock(threading.Lock()),
+            expected_identity=document.server.identity,
+            renew_after_messages=offer.renew_after_messages,
+            chunk_bytes=document.limits.chunk,
         )
-        vault = HostVault(random)
-        materials = Materials(
-            authorization=authorization,
-            random=random,
-            preshared=entities.preshared,
-            rsa=entities.rsa,
-            ecc=entities.ecc,
-            vault=vault,
-            ephemeral=SoftwareEphemeralKeys(random),
-            groups=groups(config),
-            own_wrapping=None if local.preshared is None else local.preshared.wrapping,
-        )
-        exchanges = {name: KEY_EXCHANGES[name](materials) for name in document.key_exchange.schemes}
-        token_keys = TokenKeys(None, document.entity.identity, random)
-        context = MslContext(
-            local=local.entity,
-            entity_schemes={name: ENTITY_SCHEMES[name](materials) for name in sorted(names)},
-            user_schemes={},
-            key_exchanges=exchanges,
-            authorization=authorization,
-            token_keys=token_keys,
-            master_tokens=MasterTokens(token_keys, vault, random, TokenCache(0)),
-            user_id_tokens=UserIdTokens(token_keys, TokenCache(0)),
-            issuer=None,
-            vault=vault,
-            clock=clock,
-            random=random,
-            capabilities=capabilities(document.capabilities),
-        )
-    except BaseException:
-        sources.close()
-        raise
+        return ComposedClient(client, state, tuple(sources.places), config, closing.pop_all())
+
+
+def _context(
+    config: Configuration[ClientConfig], sources: KeySources, clock: Clock, random: RandomBytes
+) -> MslContext:
+    document = config.document
+    own = local_entity(config, sources, document.entity, random)
+    known = known_entities(sources, document.entities, document.entity, own)
+    names = schemes_of(document.entities, document.entity, x509_trusted=document.x509 is not None)
+    # The hooks are for issuers; a client asks them about the servers it was told to trust, and nobody else.
+    authorization = RuleAuthorization((), MemoryRevocations(clock), SchemeRule("*", entity_schemes=names))
+    vault = HostVault(random)
+    token_keys = TokenKeys(None, own.entity.data.identity, random)
     sources.places.append(("session keys", "in this process"))
-    state = ClientState(context, MemoryClientStore(), mutex=threading.RLock())
-    client = MslClient(
-        context,
-        state,
-        key_request_source(exchanges, document.key_exchange),
-        lock=RenewalLock(threading.Lock()),
-        expected_identity=document.server.identity,
-        chunk_bytes=document.limits.chunk,
+    parts = EntityParts(
+        authorization,
+        random,
+        preshared=KnownKeys(known.preshared),
+        rsa=known.rsa,
+        ecc=known.ecc,
+        trust=trust_store(config, document.x509, clock),
+        certificate_keys=known.certificate_keys,
     )
-    return ComposedClient(client, state, tuple(sources.places), config, sources)
+    exchange_parts = ExchangeParts(
+        vault,
+        random,
+        ephemeral=SoftwareEphemeralKeys(random),
+        groups=groups(config),
+        own=None if own.preshared is None else own.preshared.wrapping,
+    )
+    return MslContext(
+        local=own.entity,
+        entity_schemes=entity_auth_schemes(sorted(names), parts),
+        user_schemes={},
+        key_exchanges=key_exchanges(document.key_exchange.schemes, exchange_parts),
+        authorization=authorization,
+        token_keys=token_keys,
+        master_tokens=MasterTokens(token_keys, vault, random, TokenCache(0)),
+        user_id_tokens=UserIdTokens(token_keys, TokenCache(0)),
+        issuer=None,
+        vault=vault,
+        clock=clock,
+        random=random,
+        capabilities=Capabilities(document.capabilities.compression, document.capabilities.languages),
+    )
+
+
+def _state(
+    config: Configuration[ClientConfig], sources: KeySources, closing: ExitStack, random: RandomBytes
+) -> tuple[ClientStore, SessionSeal | None]:
+    section = config.document.state
+    if section.database == MEMORY:
+        return MemoryClientStore(), None
+    try:
+        database = Database(config.database(section.database))
+        closing.callback(database.close)
+        prepare_client(database)
+    except ConfigurationError as error:
+        raise config.error("state.database", str(error)) from None
+    store = SqlClientStore(database, section.profile)
+    if section.files is not None:
+        keys = sources.key_files("state.files", section.files)
+        sources.places.append(("keys that seal stored sessions", "in files, and in this process while it runs"))
+    elif section.token is not None:
+        keys = sources.sealing("state", section.token, section.label)
+    else:
+        return store, None
+    if keys.encryption is None or keys.mac is None:
+        raise config.error("state", "sealing takes an encryption key and a MAC key")
+    return store, SessionSeal(SealedBox(keys.encryption, keys.mac, "client sessions", random), section.label)
 
 
 def key_request_source(exchanges: Mapping[str, KeyExchange], offer: KeyExchangeOffer) -> KeyRequestSource:

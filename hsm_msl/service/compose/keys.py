@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.keyring import KeyState, KeyVersion, PurposeView
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.pkcs11.connection import TokenSelector
+from hsm_msl.backend.pkcs11.derivation import TokenDerivationKey
 from hsm_msl.backend.pkcs11.module import load
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import GENERIC, PROFILES, SOFTHSM
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareSigningKey, SoftwareWrappingKey, software_mac_key
+from hsm_msl.backend.uri import Pkcs11Uri, parse_uri
 from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import (
     BackendConfigurationError,
@@ -35,17 +38,16 @@ from hsm_msl.errors import (
     MechanismUnsupportedError,
 )
 from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys, VerifyingKey, WrappingKey
-from hsm_msl.service.config import ClientConfig, Configuration, ServerConfig
-from hsm_msl.service.sections import (
+from hsm_msl.service.documents import AnyConfiguration
+from hsm_msl.service.key_sections import (
     EccIdentity,
-    KeyPairIdentity,
+    KeyFiles,
     KeysSection,
+    PrivateKeyIdentity,
     PskIdentity,
     PublicKeySection,
     TokenSection,
 )
-
-AnyConfiguration = Configuration[ServerConfig] | Configuration[ClientConfig]
 
 _MANUFACTURERS = {"SoftHSM project": SOFTHSM.name}
 _NO_KEY = "make or import it with hsm-provision apply"
@@ -119,13 +121,20 @@ class KeySources:
     def _opened(self, where: str, section: TokenSection) -> Token:
         if section.vendor is not None:
             self._config.check_name(f"{where}.vendor", section.vendor, PROFILES, "vendor profile")
-        selector = TokenSelector(label=section.label, serial=section.serial)
         try:
-            module = load(section.module)
+            uri = Pkcs11Uri() if section.uri is None else parse_uri(section.uri)
+            selector = TokenSelector(
+                label=section.label or uri.token,
+                serial=section.serial or uri.serial,
+                manufacturer=uri.manufacturer,
+                model=uri.model,
+            )
+            module = load(section.module or uri.module_path or uri.module_name or "")
             vendor = section.vendor or _MANUFACTURERS.get(selector.find(module).manufacturer_id, GENERIC.name)
-            pin = pin_source(self._config.source(section.pin))
+            source = section.pin or uri.pin_source
+            pin = None if source is None else pin_source(self._config.source(source))
             return open_token(module, selector, pin, PROFILES[vendor], sessions=section.sessions)
-        except BackendConfigurationError as error:
+        except (BackendConfigurationError, ConfigurationError) as error:
             raise BackendConfigurationError(f"{self._config.path}: {where}: {error}") from None
         except BackendUnavailableError as error:
             raise BackendUnavailableError(
@@ -156,18 +165,23 @@ class KeySources:
         what = f"pre-shared keys of {entity.identity}"
         if entity.files is not None:
             self.places.append((what, "in files, and in this process while it runs"))
-            encryption = read_secret(self._config.resolve(entity.files.encryption))
-            mac = read_secret(self._config.resolve(entity.files.mac))
-            wrap = None if entity.files.wrap is None else read_secret(self._config.resolve(entity.files.wrap))
-            return software_keys(f"{self._config.path}: {where}.files", encryption, mac, wrap)
+            return self.key_files(f"{where}.files", entity.files)
         token = self.token(f"{where}.token", entity.token)
         self.places.append((f"{what} v{entity.version}", f"in token {token.name!r}, which they never leave"))
         return self._symmetric(where, token, entity.label.replace("{identity}", entity.identity), entity.version)
 
-    def signing(self, entity: KeyPairIdentity) -> SigningKey:
+    def key_files(self, where: str, files: KeyFiles) -> SymmetricKeys:
+        """Return keys held in files. Raises ConfigurationError."""
+        values = [
+            None if name is None else read_secret(self._config.resolve(name))
+            for name in (files.encryption, files.mac, files.wrap)
+        ]
+        return software_keys(f"{self._config.path}: {where}", values[0] or b"", values[1] or b"", values[2])
+
+    def signing(self, entity: PrivateKeyIdentity) -> SigningKey:
         """Return the private key of this entity. Raises as ``preshared``."""
         default = "identity.ec.v1" if isinstance(entity, EccIdentity) else "identity.rsa.v1"
-        what = f"private key {entity.key_id} of {entity.identity}"
+        what = f"private key of this entity ({entity.__struct_config__.tag})"
         if entity.file is not None:
             path = self._config.resolve(entity.file)
             self.places.append((what, "in a file, and in this process while it runs"))
@@ -181,6 +195,32 @@ class KeySources:
             return token.signing_key(entity.label or default)
         except (KeyNotFoundError, KeyPolicyError) as error:
             raise self._config.error("entity.label", f"{error}; {_NO_KEY}") from None
+
+    def wrapping(self, where: str, name: str | None, labels: Iterable[str]) -> Mapping[str, WrappingKey]:
+        """Return key-encrypting keys of a token by label. Raises as ``ring``."""
+        token = self.token(f"{where}.token", name)
+        try:
+            found = {label: token.wrapping_key(label) for label in labels}
+        except (KeyNotFoundError, KeyPolicyError) as error:
+            raise self._config.error(f"{where}.wrapping_keys", f"{error}; {_NO_KEY}") from None
+        self.places.append((f"keys {', '.join(found)}", f"in token {token.name!r}, which they never leave"))
+        return found
+
+    def derivation(self, where: str, name: str | None, label: str) -> DerivationKey:
+        """Return a master key from which a token derives others. Raises as ``ring``."""
+        token = self.token(f"{where}.token", name)
+        try:
+            key = TokenDerivationKey(token, label)
+        except (KeyNotFoundError, KeyPolicyError, MechanismUnsupportedError) as error:
+            raise self._config.error(f"{where}.label", f"{error}; {_NO_KEY}") from None
+        self.places.append((f"key {label}", f"in token {token.name!r}, which it never leaves"))
+        return key
+
+    def sealing(self, where: str, name: str, label: str) -> SymmetricKeys:
+        """Return the keys under which a client's state rests in a store. Raises as ``ring``."""
+        token = self.token(f"{where}.token", name)
+        self.places.append(("keys that seal stored sessions", f"in token {token.name!r}, which they never leave"))
+        return self._symmetric(where, token, label, 1)
 
     def public(self, where: str, section: PublicKeySection) -> PublicKey:
         """Return a trusted public key. Raises ConfigurationError."""

@@ -8,27 +8,39 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.software import SoftwareEphemeralKeys
+from hsm_msl.backend.token_vault import TokenVault
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.token_keys import TokenKeys
+from hsm_msl.errors import ConfigurationError, KeyPolicyError
 from hsm_msl.msl.context import MslContext
-from hsm_msl.msl.keyx.dh_group import STANDARD_GROUPS, DhGroup
+from hsm_msl.msl.entityauth.defaults import EntityParts, entity_auth_schemes
+from hsm_msl.msl.entityauth.psk import PskScheme
+from hsm_msl.msl.keyx.base import KeyExchanges
+from hsm_msl.msl.keyx.defaults import ExchangeParts, Residency, key_exchanges
 from hsm_msl.msl.message.capabilities import Capabilities
 from hsm_msl.msl.server import Application, MslServer
 from hsm_msl.msl.tokens.issuer import TokenIssuer, TokenPolicy
 from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
-from hsm_msl.ports import Clock, RandomBytes, SymmetricKeys, TokenKeyRing
-from hsm_msl.service.compose.entities import known_entities, local_entity
-from hsm_msl.service.compose.keys import AnyConfiguration, KeySources, Place
+from hsm_msl.msl.userauth.base import UserAuthSchemes
+from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_schemes
+from hsm_msl.ports import Clock, PresharedKeys, RandomBytes, SessionVault, SymmetricKeys, TokenKeyRing
+from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
+from hsm_msl.service.compose.keys import KeySources, Place
+from hsm_msl.service.compose.parts import groups
+from hsm_msl.service.compose.preshared import preshared_keys
 from hsm_msl.service.compose.state import ServerState, open_state, renewal_policy
-from hsm_msl.service.config import TOKEN_KEYS, Configuration, ServerConfig, check_schemes
+from hsm_msl.service.compose.users import user_services
+from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
 from hsm_msl.service.event_log import EventLog
-from hsm_msl.service.schemes import ENTITY_SCHEMES, KEY_EXCHANGES, USER_SCHEMES, Materials
-from hsm_msl.service.sections import CapabilitiesSection, KeyPairIdentity, RuleSection
+from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
+from hsm_msl.service.server_sections import RuleSection
 
 _PROBE = b"is this key still there?"
+_IDENTITY_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,17 @@ class ComposedServer:
         self._closing.close()
 
 
+@dataclass(frozen=True, slots=True)
+class RandomIdentities:
+    """Names entities that have no identity yet by 128 random bits (``IdentityService``)."""
+
+    random: RandomBytes
+
+    def assign(self) -> str:
+        """Return an identity nobody else has, but for luck beyond all odds."""
+        return f"provisioned-{self.random(_IDENTITY_BYTES).hex()}"
+
+
 def compose_server(
     config: Configuration[ServerConfig],
     application: Application,
@@ -91,66 +114,12 @@ def compose_server(
         BackendConfigurationError: wrong PIN, missing token or module.
         BackendUnavailableError, StoreError: a token or database gives no answer.
     """
-    document = config.document
-    check_schemes(config, entity=ENTITY_SCHEMES, user=USER_SCHEMES, exchange=KEY_EXCHANGES)
     with ExitStack() as closing:
-        sources = KeySources(config)
-        closing.callback(sources.close)
-        ring = sources.ring(TOKEN_KEYS, document.keys[TOKEN_KEYS])
-        state = open_state(config, closing, clock, random)
-        vault = HostVault(_session_key_source(sources, document.session_keys.source, random))
-        local = local_entity(sources, document.entity, random)
-        entities = known_entities(sources, document.entities, document.entity, local)
-        materials = Materials(
-            authorization=state.authorization,
-            random=random,
-            preshared=entities.preshared,
-            rsa=entities.rsa,
-            ecc=entities.ecc,
-            vault=vault,
-            ephemeral=SoftwareEphemeralKeys(random),
-            groups=groups(config),
-            ring=ring,
-            users=state.users,
-        )
-        token_keys = TokenKeys(ring, document.entity.identity, random)
-        master_tokens = MasterTokens(token_keys, vault, random, TokenCache(document.cache.tokens))
-        user_id_tokens = UserIdTokens(token_keys, TokenCache(document.cache.tokens))
-        policy = document.token_policy
-        context = MslContext(
-            local=local.entity,
-            entity_schemes={name: ENTITY_SCHEMES[name](materials) for name in _used(config, lambda r: r.entity)},
-            user_schemes={name: USER_SCHEMES[name](materials) for name in _used(config, lambda r: r.user)},
-            key_exchanges={name: KEY_EXCHANGES[name](materials) for name in document.schemes.key_exchange},
-            authorization=state.authorization,
-            token_keys=token_keys,
-            master_tokens=master_tokens,
-            user_id_tokens=user_id_tokens,
-            issuer=TokenIssuer(
-                master_tokens,
-                user_id_tokens,
-                TokenPolicy(
-                    renewal_window=policy.renewal_window,
-                    lifetime=policy.lifetime,
-                    unanswered_limit=policy.unanswered_limit,
-                    renews=renewal_policy(policy.rule),
-                ),
-                clock=clock,
-                random=random,
-                replays=state.replays,
-                renewals=state.renewals,
-                revocations=state.revocations,
-            ),
-            vault=vault,
-            clock=clock,
-            random=random,
-            capabilities=capabilities(document.capabilities),
-            service_token_keys=_service_token_keys(sources, config, random),
-            service_token_cache=TokenCache(document.cache.service_tokens),
-        )
-        sources.places.append(("session keys", "sealed in master tokens; in this process while in use"))
-        server = MslServer(context, application, events=EventLog(), chunk_bytes=document.limits.chunk)
-        return ComposedServer(server, context, tuple(sources.places), ring, state, closing.pop_all())
+        composition = _Composition(config, closing, clock, random)
+        context = composition.context()
+        server = MslServer(context, application, events=EventLog(), chunk_bytes=config.document.limits.chunk)
+        places = tuple(composition.sources.places)
+        return ComposedServer(server, context, places, composition.ring, composition.state, closing.pop_all())
 
 
 def server_public_key(config: Configuration[ServerConfig]) -> bytes:
@@ -161,8 +130,8 @@ def server_public_key(config: Configuration[ServerConfig]) -> bytes:
         BackendError: the token gives no answer.
     """
     entity = config.document.entity
-    if not isinstance(entity, KeyPairIdentity):
-        raise config.error("entity.scheme", "this server has no key pair; only RSA and ECC servers do")
+    if not isinstance(entity, RsaIdentity | EccIdentity | X509Identity):
+        raise config.error("entity.scheme", "this server has no key pair; only RSA, ECC and X509 servers do")
     sources = KeySources(config)
     try:
         return sources.signing(entity).public_key
@@ -170,44 +139,139 @@ def server_public_key(config: Configuration[ServerConfig]) -> bytes:
         sources.close()
 
 
-def groups(config: AnyConfiguration) -> Mapping[str, DhGroup]:
-    """Return the Diffie-Hellman groups of a configuration. Raises ConfigurationError for an unknown name."""
-    found: dict[str, DhGroup] = {}
-    for parameters_id, section in config.document.dh_groups.items():
-        if isinstance(section, str):
-            config.check_name(f'dh_groups."{parameters_id}"', section, STANDARD_GROUPS, "group")
-            found[parameters_id] = STANDARD_GROUPS[section]
-        else:
-            found[parameters_id] = DhGroup(int(section.p, 16), int(section.g, 16))
-    return found
+class _Composition:
+    """The parts of one server on their way to its context."""
 
+    def __init__(
+        self, config: Configuration[ServerConfig], closing: ExitStack, clock: Clock, random: RandomBytes
+    ) -> None:
+        document = config.document
+        self.config = config
+        self.clock = clock
+        self.random = random
+        self.closing = closing
+        self.sources = KeySources(config)
+        closing.callback(self.sources.close)
+        self.ring: TokenKeyRing = self.sources.ring(TOKEN_KEYS, document.keys[TOKEN_KEYS])
+        self.state = open_state(config, closing, clock, random)
+        self.residency = Residency(document.session_keys.residency)
+        self.vault = self._vault()
+        self.local = local_entity(config, self.sources, document.entity, random)
+        self.token_keys = TokenKeys(self.ring, self.local.entity.data.identity, random)
+        self.master_tokens = MasterTokens(self.token_keys, self.vault, random, TokenCache(document.cache.tokens))
+        self.user_id_tokens = UserIdTokens(self.token_keys, TokenCache(document.cache.tokens))
 
-def capabilities(section: CapabilitiesSection) -> Capabilities:
-    """Return what this side publishes that it can read."""
-    return Capabilities(section.compression, section.languages)
+    def context(self) -> MslContext:
+        """Return the finished context."""
+        config, document = self.config, self.config.document
+        issuer = self._issuer()
+        known = known_entities(self.sources, document.entities, document.entity, self.local)
+        preshared = SeveralKeys(preshared_keys(config, self.sources, self.state, known.preshared))
+        authorization = self.state.authorization
+        entity_parts = EntityParts(
+            authorization,
+            self.random,
+            preshared=preshared,
+            rsa=known.rsa,
+            ecc=known.ecc,
+            trust=trust_store(config, document.x509, self.clock),
+            certificate_keys=known.certificate_keys,
+            identities=RandomIdentities(self.random),
+            master_tokens=self.master_tokens,
+        )
+        return MslContext(
+            local=self.local.entity,
+            entity_schemes=entity_auth_schemes(self._permitted(lambda rule: rule.entity), entity_parts),
+            user_schemes=self._user_schemes(issuer),
+            key_exchanges=self._key_exchanges(preshared),
+            authorization=authorization,
+            token_keys=self.token_keys,
+            master_tokens=self.master_tokens,
+            user_id_tokens=self.user_id_tokens,
+            issuer=issuer,
+            vault=self.vault,
+            clock=self.clock,
+            random=self.random,
+            capabilities=Capabilities(document.capabilities.compression, document.capabilities.languages),
+            service_token_keys=self._service_token_keys(),
+            service_token_cache=TokenCache(document.cache.service_tokens),
+        )
 
+    def _vault(self) -> SessionVault:
+        document = self.config.document
+        section = document.session_keys
+        if self.residency is Residency.TOKEN:
+            token = self.sources.token("tokens", document.keys[TOKEN_KEYS].token)
+            if self.ring.primary().wrapping is None:
+                raise self.config.error(
+                    "session_keys.residency",
+                    f"token {token.name!r} has no {TOKEN_KEYS} wrapping key to pack them with",
+                )
+            self.sources.places.append(("session keys", f"in token {token.name!r}, which they leave only wrapped"))
+            return TokenVault(TokenResidentKeys(token), self.ring)
+        self.sources.places.append(("session keys", "sealed in master tokens; in this process while in use"))
+        if section.source == "system":
+            return HostVault(self.random)
+        return HostVault(self.sources.token("session_keys.source", section.source).random)
 
-def _session_key_source(sources: KeySources, name: str, random: RandomBytes) -> RandomBytes:
-    return random if name == "system" else sources.token("session_keys.source", name).random
+    def _issuer(self) -> TokenIssuer:
+        policy = self.config.document.token_policy
+        return TokenIssuer(
+            self.master_tokens,
+            self.user_id_tokens,
+            TokenPolicy(
+                renewal_window=policy.renewal_window,
+                lifetime=policy.lifetime,
+                unanswered_limit=policy.unanswered_limit,
+                renews=renewal_policy(policy.rule),
+            ),
+            clock=self.clock,
+            random=self.random,
+            replays=self.state.replays,
+            renewals=self.state.renewals,
+            revocations=self.state.revocations,
+        )
 
+    def _user_schemes(self, issuer: TokenIssuer) -> UserAuthSchemes:
+        state = self.state
+        external = user_services(self.config, self.closing, state.authorization)
+        parts = UserParts(
+            state.authorization,
+            users=state.users,
+            tokens=OwnTokens(self.master_tokens, self.user_id_tokens, issuer),
+            external=external,
+        )
+        return user_auth_schemes(self._permitted(lambda rule: rule.user), parts)
 
-def _used(
-    config: Configuration[ServerConfig], names: Callable[[RuleSection], tuple[str, ...] | None]
-) -> tuple[str, ...]:
-    """Return the schemes that any rule permits, each once; what nobody may use is not even there."""
-    schemes = config.document.schemes
-    used = dict.fromkeys(name for rule in (*schemes.rule, schemes.default) for name in names(rule) or ())
-    return tuple(used)
+    def _key_exchanges(self, preshared: PresharedKeys) -> KeyExchanges:
+        schemes = self.config.document.schemes
+        parts = ExchangeParts(
+            self.vault,
+            self.random,
+            ephemeral=SoftwareEphemeralKeys(self.random),
+            groups=groups(self.config),
+            mechanisms=schemes.mechanisms,
+            psk=PskScheme(preshared, self.state.authorization, self.random),
+            ring=self.ring,
+            residency=self.residency,
+        )
+        try:
+            return key_exchanges(schemes.key_exchange, parts)
+        except (ConfigurationError, KeyPolicyError) as error:
+            raise self.config.error("schemes.key_exchange", str(error)) from None
 
+    def _permitted(self, names: Callable[[RuleSection], tuple[str, ...] | None]) -> tuple[str, ...]:
+        """Return the schemes that any rule permits, each once; what nobody may use is not even there."""
+        schemes = self.config.document.schemes
+        used = dict.fromkeys(name for rule in (*schemes.rule, schemes.default) for name in names(rule) or ())
+        return tuple(used)
 
-def _service_token_keys(
-    sources: KeySources, config: Configuration[ServerConfig], random: RandomBytes
-) -> Mapping[str, SymmetricContext]:
-    document = config.document
-    rings: dict[str, SymmetricKeys] = {}
-    contexts: dict[str, SymmetricContext] = {}
-    for section in document.service_token_keys:
-        if section.keys not in rings:
-            rings[section.keys] = sources.ring(section.keys, document.keys[section.keys]).primary()
-        contexts[section.name] = SymmetricContext(rings[section.keys], section.keys, random)
-    return contexts
+    def _service_token_keys(self) -> Mapping[str, SymmetricContext]:
+        document = self.config.document
+        rings: dict[str, SymmetricKeys] = {}
+        contexts: dict[str, SymmetricContext] = {}
+        for section in document.service_token_keys:
+            if section.keys not in rings:
+                rings[section.keys] = self.sources.ring(section.keys, document.keys[section.keys]).primary()
+            contexts[section.name] = SymmetricContext(rings[section.keys], section.keys, self.random)
+        return contexts

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Authorization, Clock, RandomBytes, RenewalStore, ReplayStore, Revocations, Users
-from hsm_msl.service.config import Configuration, ServerConfig
-from hsm_msl.service.sections import RenewalRuleSection, RuleSection
+from hsm_msl.scheme_ports import FleetStore
+from hsm_msl.service.documents import MEMORY, Configuration, ServerConfig
+from hsm_msl.service.server_sections import RenewalRuleSection, RuleSection
 from hsm_msl.stores import schema
 from hsm_msl.stores.authorization import RuleAuthorization, RuleSource, RuleTable, SchemeRule, SqlRules
+from hsm_msl.stores.fleet_keys import FleetKeyStore
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore, MemoryRevocations
 from hsm_msl.stores.passwords import Passwords
 from hsm_msl.stores.renewal import SqlRenewalStore
@@ -22,7 +24,6 @@ from hsm_msl.stores.revocation_cache import CachedRevocations
 from hsm_msl.stores.sql import Database
 from hsm_msl.stores.users import SqlUserRecords, UserDirectory
 
-MEMORY = "memory"
 _ANYBODY = ("*",)
 
 
@@ -35,6 +36,7 @@ class ServerState:
     revocations: Revocations
     authorization: Authorization
     users: Users | None
+    fleet: FleetStore | None = None
 
 
 def open_state(
@@ -70,6 +72,11 @@ def open_state(
     if document.users is not None:
         records = SqlUserRecords(database("users.database", document.users.database))
         users = UserDirectory(records, Passwords(random))
+    fleet = None
+    if document.fleet is not None:
+        place = document.fleet.database
+        url, key = (document.store.database, "store.database") if place is None else (place, "fleet.database")
+        fleet = FleetKeyStore(database(key, url))
     sources: list[RuleSource] = [RuleTable(_rules(document.schemes.rule))]
     default = _rule("*", document.schemes.default, users=_ANYBODY)
     if document.store.database == MEMORY:
@@ -80,6 +87,7 @@ def open_state(
             revocations,
             RuleAuthorization(sources, revocations, default),
             users,
+            fleet,
         )
     store = database("store.database", document.store.database)
     revocations = CachedRevocations(SqlRevocations(store, clock), clock)
@@ -90,6 +98,7 @@ def open_state(
         revocations,
         RuleAuthorization(sources, revocations, default),
         users,
+        fleet,
     )
 
 
@@ -98,7 +107,7 @@ def renewal_policy(rules: Iterable[RenewalRuleSection]) -> Callable[[str], bool]
     table = [(pattern, rule.renew != "never") for rule in rules for pattern in rule.entities]
 
     def renews(identity: str) -> bool:
-        return next((answer for pattern, answer in table if _matches(pattern, identity)), True)
+        return next((answer for pattern, answer in table if matches(pattern, identity)), True)
 
     return renews
 
@@ -124,5 +133,6 @@ def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
-def _matches(pattern: str, identity: str) -> bool:
+def matches(pattern: str, identity: str) -> bool:
+    """Tell whether an identity fits a pattern in which ``*`` and ``?`` are wildcards."""
     return fnmatch.fnmatchcase(identity, pattern.replace("[", "[[]"))

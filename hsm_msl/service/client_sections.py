@@ -1,0 +1,73 @@
+"""Sections of a client's configuration: whom it speaks to, for whom and how (values only)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from hsm_msl.service.key_sections import KeyFiles
+from hsm_msl.service.sections import Count, Name, Section
+
+
+class UserSection(Section, frozen=True, kw_only=True):
+    """``[user]`` of a client: for whom it speaks."""
+
+    email: Name
+    password: Name
+
+
+class KeyExchangeOffer(Section, frozen=True, kw_only=True):
+    """``[key_exchange]`` of a client: what it offers.
+
+    Attributes:
+        schemes: key exchanges to offer, all at once; the server chooses.
+        dh_group: parameters ID for DIFFIE_HELLMAN, one of ``[dh_groups]``.
+        rsa_mechanism: mechanism for ASYMMETRIC_WRAPPED.
+        renew_after_messages: ask for new session keys after this many messages; 0 for never.
+    """
+
+    schemes: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)] = ("DIFFIE_HELLMAN",)
+    dh_group: Name = "1"
+    rsa_mechanism: Name = "JWK_RSA"
+    renew_after_messages: Count = 0
+
+
+class StateSection(Section, frozen=True, kw_only=True):
+    """``[state]`` of a client: where its tokens and counters are kept between runs.
+
+    Attributes:
+        database: ``memory`` forgets them when the program ends.
+        profile: names this client and its network, where several share a database.
+        files: the keys that session keys are sealed with, in files.
+        token: the same, in the token of this name.
+        label: how the token objects are called.
+
+    With neither ``files`` nor ``token``, session keys are not kept and every run begins with a new session.
+    """
+
+    database: Name = "memory"
+    profile: Name = "default"
+    files: KeyFiles | None = None
+    token: Name | None = None
+    label: Annotated[str, msgspec.Meta(pattern=r"\{role\}")] = "client.state.{role}.v1"
+
+
+class MessageSection(Section, frozen=True, kw_only=True):
+    """``[message]`` of a client: how its messages are protected."""
+
+    encrypted: bool = True
+    integrity: bool = True
+    non_replayable: bool = False
+
+
+class RemoteSection(Section, frozen=True, kw_only=True):
+    """``[server]`` of a client.
+
+    Attributes:
+        identity: identity the server must authenticate as; any trusted one when left out.
+        timeout: seconds to wait for each answer.
+    """
+
+    identity: Name | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] = 30.0

@@ -1,0 +1,39 @@
+"""User authentication schemes of one's own, judged by services over HTTP."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import httpx
+
+from hsm_msl.errors import ConfigurationError
+from hsm_msl.msl.userauth.external import ExternalScheme
+from hsm_msl.ports import Authorization
+from hsm_msl.service.documents import Configuration, ServerConfig
+from hsm_msl.service.user_service import HttpUserService, Patience
+
+
+def user_services(
+    config: Configuration[ServerConfig], closing: ExitStack, authorization: Authorization
+) -> tuple[ExternalScheme, ...]:
+    """Return the schemes a configuration defines.
+
+    Args:
+        config: the configuration.
+        closing: takes what has to be closed.
+        authorization: the hooks of every scheme.
+
+    Raises:
+        ConfigurationError: a URL that would send credentials in the clear, or is none.
+    """
+    made = []
+    for index, section in enumerate(config.document.user_services):
+        client = closing.enter_context(httpx.Client(trust_env=False))
+        try:
+            service = HttpUserService(section.url, client, patience=Patience(timeout=section.timeout))
+        except (ConfigurationError, httpx.InvalidURL) as error:
+            raise config.error(f"user_services[{index}].url", str(error)) from None
+        made.append(
+            ExternalScheme(section.scheme, section.mandatory, service, authorization, optional=section.optional)
+        )
+    return tuple(made)

@@ -1,0 +1,242 @@
+"""Sections that say which keys and entities there are, and where (values only)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from hsm_msl.service.sections import Name, Section, Version
+
+
+class TokenSection(Section, frozen=True, kw_only=True):
+    """``[tokens.NAME]``: one PKCS#11 token.
+
+    Attributes:
+        module: absolute path of the PKCS#11 module, or a known alias such as ``softhsm``; may stand in ``uri``.
+        label: the token's label.
+        serial: its serial number, where labels are not unique.
+        uri: an RFC 7512 URI instead of module, label, serial and, when it has a pin-source, pin.
+        pin: source of the user PIN; without one the token is expected to have its own pad.
+        sessions: the most sessions open at once.
+        vendor: name of the vendor profile; chosen by what the token says of itself when absent.
+    """
+
+    module: Name | None = None
+    label: Name | None = None
+    serial: Name | None = None
+    uri: Name | None = None
+    pin: Name | None = None
+    sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
+    vendor: Name | None = None
+
+
+class KeysSection(Section, frozen=True, kw_only=True):
+    """``[keys."PURPOSE"]``: the versions of the keys that serve one purpose.
+
+    Attributes:
+        token: name of the token that holds them; may be left out where there is one token only.
+        primary: the version that makes what is made now.
+        active: further versions that still open what they made.
+        label: how the token objects are called.
+    """
+
+    token: Name | None = None
+    primary: Version = 1
+    active: tuple[Version, ...] = ()
+    label: Annotated[str, msgspec.Meta(pattern=r"\{role\}")] = "{purpose}.{role}.v{version}"
+
+
+class KeyFiles(Section, frozen=True, kw_only=True):
+    """Symmetric keys in files, one hexadecimal line each, for a client without a token.
+
+    Attributes:
+        encryption: the AES key.
+        mac: the HMAC-SHA256 key.
+        wrap: the key-encrypting key, needed for SYMMETRIC_WRAPPED and the key ladders only.
+    """
+
+    encryption: Name
+    mac: Name
+    wrap: Name | None = None
+
+
+class PskIdentity(Section, frozen=True, kw_only=True, tag_field="scheme", tag="PSK"):
+    """``scheme = "PSK"``: an entity with pre-shared keys, in a token or (clients) in files.
+
+    Attributes:
+        identity: the entity's identity.
+        token: name of the token that holds the keys, as for ``[keys]``.
+        version: version of the keys.
+        label: how the token objects are called.
+        files: the keys in files instead.
+    """
+
+    identity: Name
+    token: Name | None = None
+    version: Version = 1
+    label: Annotated[str, msgspec.Meta(pattern=r"\{role\}")] = "psk.{identity}.{role}.v{version}"
+    files: KeyFiles | None = None
+
+
+class KeyPairIdentity(Section, frozen=True, kw_only=True):
+    """An entity with a key pair, its private half in a token or (clients) in a file.
+
+    Attributes:
+        identity: the entity's identity.
+        key_id: the name under which others know the public key (``pubkeyid``).
+        token: name of the token that holds the private key, as for ``[keys]``.
+        label: the private key's label.
+        file: a PEM or DER file with the private key instead.
+    """
+
+    identity: Name
+    key_id: Name
+    token: Name | None = None
+    label: Name | None = None
+    file: Name | None = None
+
+
+class RsaIdentity(KeyPairIdentity, frozen=True, kw_only=True, tag_field="scheme", tag="RSA"):
+    """``scheme = "RSA"``: this entity's RSA key pair; its label is ``identity.rsa.v1`` unless another is given."""
+
+
+class EccIdentity(KeyPairIdentity, frozen=True, kw_only=True, tag_field="scheme", tag="ECC"):
+    """``scheme = "ECC"``: this entity's EC key pair; its label is ``identity.ec.v1`` unless another is given."""
+
+
+class X509Identity(Section, frozen=True, kw_only=True, tag_field="scheme", tag="X509"):
+    """``scheme = "X509"``: a certificate names this entity, and its RSA key is in a token or (clients) in a file.
+
+    Attributes:
+        certificate: a PEM or DER file; its subject is the identity.
+        token: name of the token that holds the private key, as for ``[keys]``.
+        label: the private key's label; ``identity.rsa.v1`` unless another is given.
+        file: a PEM or DER file with the private key instead.
+    """
+
+    certificate: Name
+    token: Name | None = None
+    label: Name | None = None
+    file: Name | None = None
+
+
+class PskProfileIdentity(PskIdentity, frozen=True, kw_only=True, tag_field="scheme", tag="PSK_PROFILE"):
+    """``scheme = "PSK_PROFILE"``: as PSK, with ``identity`` naming the key set, used under a profile."""
+
+    profile: Name
+
+
+class NoneIdentity(Section, frozen=True, kw_only=True, tag_field="scheme", tag="NONE"):
+    """``scheme = "NONE"``: an identity without keys."""
+
+    identity: Name
+
+
+class NoneSuffixedIdentity(Section, frozen=True, kw_only=True, tag_field="scheme", tag="NONE_SUFFIXED"):
+    """``scheme = "NONE_SUFFIXED"``: an identity without keys, in two parts."""
+
+    root: Name
+    suffix: Name
+
+
+class ProvisionedIdentity(Section, frozen=True, kw_only=True, tag_field="scheme", tag="PROVISIONED"):
+    """``scheme = "PROVISIONED"``: a client that the server gives an identity."""
+
+
+LocalIdentity = (
+    PskIdentity
+    | PskProfileIdentity
+    | RsaIdentity
+    | EccIdentity
+    | X509Identity
+    | NoneIdentity
+    | NoneSuffixedIdentity
+    | ProvisionedIdentity
+)
+PrivateKeyIdentity = RsaIdentity | EccIdentity | X509Identity
+
+
+class PublicKeySection(Section, frozen=True, kw_only=True):
+    """A trusted public key.
+
+    Attributes:
+        key_id: the name under which peers refer to it.
+        public_key: a PEM or DER file.
+        identity: the one identity it may speak for. The scheme itself lets the holder of a trusted key claim any.
+    """
+
+    key_id: Name
+    public_key: Name
+    identity: Name | None = None
+
+
+class RsaPublicKey(PublicKeySection, frozen=True, kw_only=True, tag_field="scheme", tag="RSA"):
+    """``scheme = "RSA"`` of ``[[entities]]``: a trusted RSA key."""
+
+
+class EccPublicKey(PublicKeySection, frozen=True, kw_only=True, tag_field="scheme", tag="ECC"):
+    """``scheme = "ECC"`` of ``[[entities]]``: a trusted EC key."""
+
+
+KnownEntity = PskIdentity | RsaPublicKey | EccPublicKey
+
+
+class DhNumbers(Section, frozen=True, kw_only=True):
+    """A Diffie-Hellman group by its numbers, in hexadecimal."""
+
+    p: Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{64,}$")]
+    g: Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]+$")] = "2"
+
+
+DhGroupSection = str | DhNumbers
+"""A group by its name (``modp-2048``) or by its numbers."""
+
+
+class ServiceTokenKeysSection(Section, frozen=True, kw_only=True):
+    """``[[service_token_keys]]``: which keys protect service tokens of a name; an empty name is for all others."""
+
+    name: str = ""
+    keys: Name
+
+
+class FleetSection(Section, frozen=True, kw_only=True):
+    """``[fleet]``: pre-shared keys of any number of entities, wrapped in a database, unwrapped into a token on use.
+
+    Attributes:
+        database: where they are; the store's database when left out.
+        token: name of the token that unwraps them, as for ``[keys]``.
+        wrapping_keys: labels of the keys they are wrapped under.
+        capacity: how many entities' keys to keep in the token at once.
+    """
+
+    database: Name | None = None
+    token: Name | None = None
+    wrapping_keys: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)] = ("fleet.storage.v1",)
+    capacity: Annotated[int, msgspec.Meta(ge=1)] = 4096
+
+
+class DerivedKeysSection(Section, frozen=True, kw_only=True):
+    """``[derived_keys]``: pre-shared keys that a token derives from a master key and the identity.
+
+    Attributes:
+        token: name of the token, as for ``[keys]``.
+        label: the master key's label.
+        entities: identities that belong to the fleet, with ``*`` and ``?`` as wildcards.
+        capacity: how many entities' keys to keep in the token at once.
+    """
+
+    token: Name | None = None
+    label: Name
+    entities: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    capacity: Annotated[int, msgspec.Meta(ge=1)] = 4096
+
+
+class X509Section(Section, frozen=True, kw_only=True):
+    """``[x509]``: whose certificates count.
+
+    Attributes:
+        authorities: files with CA certificates, PEM or DER, a CA before those it signed.
+    """
+
+    authorities: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]

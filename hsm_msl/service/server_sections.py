@@ -1,0 +1,148 @@
+"""Sections of a server's configuration: serving, schemes, tokens issued, state (values only)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from hsm_msl.service.sections import Count, Name, Seconds, Section
+
+
+class ListenSection(Section, frozen=True, kw_only=True):
+    """``[server]``: where and how the service listens.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port; 0 takes a free one, which is printed.
+        workers: processes; each logs in to the token on its own.
+        threads: threads per process that run the engine; 0 runs it on the event loop, the fastest choice while no
+            message needs a slow token.
+        health: path prefix of the health pages ``live`` and ``ready``, answered to GET only.
+        grace: seconds that requests in progress may take when the service stops.
+    """
+
+    host: Name = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    threads: Annotated[int, msgspec.Meta(ge=0, le=256)] = 4
+    health: Annotated[str, msgspec.Meta(pattern="^/[^?#]*[^/?#]$")] = "/health"
+    grace: Seconds = 10
+
+
+class RuleSection(Section, frozen=True, kw_only=True):
+    """Schemes that some entities may use. A list that is left out leaves its question to the next rule that fits.
+
+    Attributes:
+        entity: entity authentication schemes.
+        user: user authentication schemes.
+        key_exchange: key exchange schemes.
+        users: identities of users who may come by these entities, with ``*`` and ``?`` as wildcards.
+    """
+
+    entity: tuple[Name, ...] | None = None
+    user: tuple[Name, ...] | None = None
+    key_exchange: tuple[Name, ...] | None = None
+    users: tuple[Name, ...] | None = None
+
+
+class EntityRuleSection(RuleSection, frozen=True, kw_only=True):
+    """``[[schemes.rule]]``: the schemes of some entities.
+
+    Rules that name an entity come first, then patterns with more fixed characters before those with fewer.
+
+    Attributes:
+        entities: identities, with ``*`` and ``?`` as wildcards.
+    """
+
+    entities: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+
+
+class SchemesSection(Section, frozen=True, kw_only=True):
+    """``[schemes]``: what this network speaks, and who may use what.
+
+    Attributes:
+        key_exchange: key exchanges in order of preference.
+        mechanisms: mechanisms of ASYMMETRIC_WRAPPED to serve; all that the residency of session keys allows when
+            left out.
+        default: asked last, for every entity; what it leaves open is not permitted.
+        rule: schemes of entities by name or pattern.
+    """
+
+    key_exchange: tuple[Name, ...] = ("DIFFIE_HELLMAN", "ASYMMETRIC_WRAPPED")
+    mechanisms: tuple[Name, ...] | None = None
+    default: RuleSection = RuleSection()
+    rule: tuple[EntityRuleSection, ...] = ()
+
+
+class RenewalRuleSection(Section, frozen=True, kw_only=True):
+    """``[[token_policy.rule]]``: entities whose tokens are never renewed inside their window."""
+
+    entities: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    renew: Literal["never", "in-window"]
+
+
+class TokenPolicySection(Section, frozen=True, kw_only=True):
+    """``[token_policy]``: lifetimes of issued tokens, in seconds.
+
+    Attributes:
+        renewal_window: age from which a token is renewed.
+        lifetime: age at which it expires.
+        unanswered_limit: renewals in a row whose answer the client seems to have lost.
+        rule: entities by pattern; the first rule that fits counts.
+    """
+
+    renewal_window: Seconds = 3600
+    lifetime: Seconds = 86400
+    unanswered_limit: Annotated[int, msgspec.Meta(ge=1)] = 5
+    rule: tuple[RenewalRuleSection, ...] = ()
+
+
+class UserServiceSection(Section, frozen=True, kw_only=True):
+    """``[[user_services]]``: a user authentication scheme of one's own, judged by a service over HTTP.
+
+    Attributes:
+        scheme: the scheme's name on the wire.
+        url: where to ask; https, except on this machine.
+        mandatory: names of the strings every client sends.
+        optional: names of strings a client may send.
+        timeout: seconds for one try.
+    """
+
+    scheme: Name
+    url: Name
+    mandatory: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    optional: tuple[Name, ...] = ()
+    timeout: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+
+
+class UsersSection(Section, frozen=True, kw_only=True):
+    """``[users]``: the database with users and their passwords (as argon2id)."""
+
+    database: Name
+
+
+class StoreSection(Section, frozen=True, kw_only=True):
+    """``[store]``: where renewal, replay and revocation state is kept; ``memory`` forgets it at every restart."""
+
+    database: Name = "memory"
+
+
+class CacheSection(Section, frozen=True, kw_only=True):
+    """``[cache]``: how many verified tokens of each kind a process remembers."""
+
+    tokens: Count = 10_000
+    service_tokens: Count = 10_000
+
+
+class SessionKeysSection(Section, frozen=True, kw_only=True):
+    """``[session_keys]``: where the keys of sessions live and come from.
+
+    Attributes:
+        residency: ``host`` keeps them in this process while in use; ``token`` never lets them out of the token that
+            holds the token keys, and serves only the key exchanges whose answer can be made without seeing them.
+        source: with ``host``, ``system`` or the name of the token whose generator makes them.
+    """
+
+    residency: Literal["host", "token"] = "host"
+    source: Name = "system"
