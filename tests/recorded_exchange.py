@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import hmac
 import json
 from dataclasses import dataclass
@@ -39,17 +38,31 @@ class Recording:
     def pairs(self) -> list[dict[str, Any]]:
         return self.data["exchanges"]
 
+    @property
+    def identity(self) -> str:
+        """The identity the server knows the client by (msl-schemes section 2.2)."""
+        authdata = self.pairs[0]["request"]["entityauthdata"]["authdata"]
+        if self.data["entity_auth"] == "PSK_PROFILE":
+            return f"{authdata['pskid']}-{authdata['profile']}"
+        if self.data["entity_auth"] == "NONE_SUFFIXED":
+            return f"{authdata['root']}.{authdata['suffix']}"
+        return str(authdata["identity"])
+
     def client_secret(self, step: str) -> dict[str, Any]:
         """Return the client's one-time key material of a step."""
         return next(result for result in self.data["client_results"] if result["step"] == step)
 
 
-def recordings(*, entity_auth: tuple[str, ...], mechanisms: tuple[str | None, ...]) -> list[Recording]:
-    """Return the recordings of these entity schemes and key exchange mechanisms (None for Diffie-Hellman)."""
+def recordings(
+    *, entity_auth: tuple[str, ...] | None = None, mechanisms: tuple[str | None, ...] | None = None
+) -> list[Recording]:
+    """Return the recordings, or those of some entity schemes and key exchange mechanisms (None: Diffie-Hellman)."""
     found = []
     for path in sorted(FOLDER.glob("*.json")):
         data = json.loads(path.read_text())
-        if data["entity_auth"] in entity_auth and data["mechanism"] in mechanisms:
+        if (entity_auth is None or data["entity_auth"] in entity_auth) and (
+            mechanisms is None or data["mechanism"] in mechanisms
+        ):
             found.append(Recording(path.stem, data))
     return found
 
@@ -104,28 +117,6 @@ def open_token(secret: SessionSecret, token: dict[str, str], member: str) -> tup
     decryptor = Cipher(algorithms.AES(secret.encryption), modes.CBC(base64.b64decode(envelope["iv"]))).decryptor()
     padded = decryptor.update(base64.b64decode(envelope["ciphertext"])) + decryptor.finalize()
     return clear, json.loads(padded[: -padded[-1]])
-
-
-def session_of_response(recording: Recording, step: str, response: dict[str, Any]) -> SessionSecret:
-    """Return the session keys a key response gives the recorded client (msl-schemes sections 5 and 7)."""
-    keydata = response["keydata"]
-    own = recording.client_secret(step)
-    if response["scheme"] == "DIFFIE_HELLMAN":
-        prime = int(recording.secrets["dh_p_hex"], 16)
-        peer = int.from_bytes(base64.b64decode(keydata["publickey"]), "big")
-        shared = pow(peer, int(own["client_dh_x"], 16), prime)
-        digest = hashlib.sha384(b"\x00" + shared.to_bytes((shared.bit_length() + 7) // 8, "big")).digest()
-        return SessionSecret(digest[:16], digest[16:])
-    key = load_der_private_key(base64.b64decode(own["client_rsa_pkcs8_b64"]), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
-
-    def unwrap(member: str) -> bytes:
-        jwk = json.loads(key.decrypt(base64.b64decode(keydata[member]), oaep))
-        assert jwk["kty"] == "oct"
-        return base64.urlsafe_b64decode(jwk["k"] + "=" * (-len(jwk["k"]) % 4))
-
-    return SessionSecret(unwrap("encryptionkey"), unwrap("hmackey"))
 
 
 def payload_of(secret: SessionSecret, chunks: list[dict[str, Any]], message_id: int) -> bytes:

@@ -26,18 +26,20 @@ from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.token_keys import TokenKeys
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.entityauth.base import EntityAuthScheme, LocalEntity
+from hsm_msl.msl.entityauth.none_suffixed import NoneSuffixedScheme
 from hsm_msl.msl.entityauth.psk import PskScheme
+from hsm_msl.msl.entityauth.psk_profile import PskProfileScheme
 from hsm_msl.msl.entityauth.rsa import RsaScheme, rsa_data
 from hsm_msl.msl.entityauth.unauthenticated import NoneScheme
-from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
-from hsm_msl.msl.keyx.base import KeyExchange
-from hsm_msl.msl.keyx.diffie_hellman import DhGroup, DiffieHellman
+from hsm_msl.msl.keyx.base import KeyExchanges
+from hsm_msl.msl.keyx.defaults import PREFERENCE, ExchangeParts, key_exchanges
+from hsm_msl.msl.keyx.dh_group import DhGroup
 from hsm_msl.msl.message.capabilities import Capabilities
 from hsm_msl.msl.tokens.issuer import TokenIssuer, TokenPolicy
 from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.email_password import EmailPasswordScheme
-from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys
+from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys, WrappingKey
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore
 from msl_keys import Lookup, Ring
 from msl_world import Grants, RevocationList
@@ -91,17 +93,38 @@ def client_key_id(recording: Recording) -> str | None:
     return authdata.get("pubkeyid")
 
 
-def exchanges(recording: Recording, vault: HostVault) -> dict[str, KeyExchange]:
-    """Return the key exchange schemes with the recording's group."""
-    ephemeral = SoftwareEphemeralKeys(os.urandom)
+def exchanges(
+    recording: Recording,
+    vault: HostVault,
+    *,
+    issuer: tuple[Ring, PskScheme] | None = None,
+    own: WrappingKey | None = None,
+) -> KeyExchanges:
+    """Return every key exchange scheme with the recording's group, in the reference's order of preference."""
     secrets = recording.secrets
     groups = {}
     if "dh_p_hex" in secrets:
         groups[secrets["dh_parametersid"]] = DhGroup(int(secrets["dh_p_hex"], 16), int(secrets["dh_g_hex"], 16))
-    return {
-        "DIFFIE_HELLMAN": DiffieHellman(groups, ephemeral, vault),
-        "ASYMMETRIC_WRAPPED": AsymmetricWrapped(ephemeral, vault, os.urandom),
-    }
+    return key_exchanges(
+        PREFERENCE,
+        ExchangeParts(
+            vault,
+            os.urandom,
+            SoftwareEphemeralKeys(os.urandom),
+            groups,
+            ring=None if issuer is None else issuer[0],
+            psk=None if issuer is None else issuer[1],
+            own=own,
+        ),
+    )
+
+
+def preshared_keys(recording: Recording, home: KeyHome) -> SymmetricKeys | None:
+    """Return the keys the recorded client shares with the server, if it does."""
+    if "psk_enc_key_hex" not in recording.secrets:
+        return None
+    values = (bytes.fromhex(recording.secrets[f"psk_{name}_key_hex"]) for name in ("enc", "hmac", "wrap"))
+    return home.symmetric(f"psk.{recording.data['entity_identity']}", *values)
 
 
 def server_context(recording: Recording, home: KeyHome, clock: Callable[[], float]) -> MslContext:
@@ -131,16 +154,20 @@ def server_context(recording: Recording, home: KeyHome, clock: Callable[[], floa
             {key_id: SoftwareVerifyingKey(signing.public_key), their_id: public_half(secrets["client_rsa_pkcs8_b64"])}
         )
     preshared = {}
-    if "psk_enc_key_hex" in secrets:
-        identity = recording.data["entity_identity"]
-        preshared[identity] = home.symmetric(
-            f"psk.{identity}", key("psk_enc_key_hex"), key("psk_hmac_key_hex"), key("psk_wrap_key_hex")
-        )
+    shared = preshared_keys(recording, home)
+    if shared is not None:
+        preshared[recording.data["entity_identity"]] = shared
+    if recording.data["entity_auth"] == "RSA":
+        # The reference's example server lets each entity authenticate by one scheme only.
+        grants.denied_entity_schemes.add((recording.data["entity_identity"], "PSK"))
     rsa_scheme = RsaScheme(Lookup(trusted), grants, key_id, signing)
+    psk = PskScheme(Lookup(preshared), grants, random)
     schemes: dict[str, EntityAuthScheme] = {
-        "PSK": PskScheme(Lookup(preshared), grants, random),
+        "PSK": psk,
+        "PSK_PROFILE": PskProfileScheme(Lookup(preshared), grants, random),
         "RSA": rsa_scheme,
         "NONE": NoneScheme(grants),
+        "NONE_SUFFIXED": NoneSuffixedScheme(grants),
     }
     service = home.symmetric(
         "service.st_default1", key("service_token_enc_key_hex"), key("service_token_hmac_key_hex"), None
@@ -150,7 +177,7 @@ def server_context(recording: Recording, home: KeyHome, clock: Callable[[], floa
         local=LocalEntity(local, rsa_scheme.context(local), encrypts=False, protects_integrity=True),
         entity_schemes=schemes,
         user_schemes={"EMAIL_PASSWORD": EmailPasswordScheme(RecordedUsers(), grants)},
-        key_exchanges=exchanges(recording, vault),
+        key_exchanges=exchanges(recording, vault, issuer=(ring, psk)),
         authorization=grants,
         token_keys=token_keys,
         master_tokens=master_tokens,
@@ -181,6 +208,7 @@ def client_context(recording: Recording, home: KeyHome, clock: Callable[[], floa
     grants = Grants()
     token_keys = TokenKeys(None, "", random)
     vault = HostVault(random)
+    shared = preshared_keys(recording, home)
     server_key = public_half(secrets["server_rsa_pkcs8_b64"])
     schemes: dict[str, EntityAuthScheme] = {
         "RSA": RsaScheme(Lookup({secrets["server_rsa_pubkeyid"]: server_key}), grants),
@@ -192,7 +220,7 @@ def client_context(recording: Recording, home: KeyHome, clock: Callable[[], floa
         local=LocalEntity(none, NoneScheme(grants).context(none), encrypts=False, protects_integrity=False),
         entity_schemes=schemes,
         user_schemes={},
-        key_exchanges=exchanges(recording, vault),
+        key_exchanges=exchanges(recording, vault, own=None if shared is None else shared.wrapping),
         authorization=grants,
         token_keys=token_keys,
         master_tokens=MasterTokens(token_keys, vault, random, TokenCache(0)),
