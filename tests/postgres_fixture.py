@@ -8,6 +8,7 @@ database per test as an SQLAlchemy URL for psycopg 3).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -23,8 +24,12 @@ import pytest
 
 INSTALL = "PostgreSQL server programs not found; install them with: apt-get install postgresql"
 
-# The shell waits for end of file on its input, the pipe held by this process, then asks for a fast shutdown.
-KEEPER = '"$@" & server=$!; cat >/dev/null; kill -INT "$server"; wait "$server"'
+# The shell waits for end of file on its input, the pipe held by this process, then asks for a fast shutdown and,
+# unless told to keep the data, leaves nothing behind.
+KEEPER = (
+    '"$@" & server=$!; order=$(cat); kill -INT "$server"; wait "$server"; '
+    '[ "$order" = keep ] || rm -rf "$CLUSTER_DIRECTORY"'
+)
 
 
 def server_program(name: str) -> str:
@@ -142,7 +147,17 @@ class PostgresCluster:
         self._ready.set()
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "TZ": "UTC"}
+        return {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "LC_ALL": "C",
+            "TZ": "UTC",
+            "CLUSTER_DIRECTORY": str(self.directory),
+        }
+
+    @property
+    def keeper_pid(self) -> int:
+        """The process ID of the shell that ends and removes the server with us."""
+        return self._process.pid
 
     @property
     def server_pid(self) -> int:
@@ -167,12 +182,17 @@ class PostgresCluster:
 
     def halt(self) -> None:
         """Shut the server down, cutting every connection, and wait for it; the data stays."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._order("keep")
         self._process.wait(30)
         self._reader.join(10)
         if self._process.stderr is not None:
             self._process.stderr.close()
+
+    def _order(self, word: str) -> None:
+        pipe = self._process.stdin
+        if pipe is not None and not pipe.closed:
+            with contextlib.suppress(BrokenPipeError), pipe:
+                pipe.write(word)
 
     def stop(self) -> None:
         """Shut the server down and remove its directory."""

@@ -166,7 +166,7 @@ class RuleAuthorization:
 _LISTS = ("entity_schemes", "user_schemes", "key_exchanges", "users")
 _T = SCHEME_RULE.c
 _ALL = select(SCHEME_RULE).order_by(_T.pattern, _T.entity)
-_APPLICABLE = select(SCHEME_RULE).where(or_(_T.pattern == 1, (_T.entity == bindparam("e")) & (_T.pattern == 0)))
+_APPLICABLE = select(SCHEME_RULE).where(or_(_T.pattern == 1, _T.entity == bindparam("e")))
 _REMOVE = delete(SCHEME_RULE).where(_T.entity == bindparam("e"), _T.pattern == bindparam("p"))
 
 

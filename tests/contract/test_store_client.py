@@ -62,6 +62,15 @@ def names(store: ClientStore, master_serial: int | None = 1, user: UserIdTokenKe
     return sorted(token.name for token in store.service_tokens(master_serial, user))
 
 
+def held(store: ClientStore) -> set[str]:
+    """Return the names of all service tokens a store holds, also of those no message would carry."""
+    if isinstance(store, MemoryClientStore):
+        return {token.name for token in store._service_tokens.values()}
+    assert isinstance(store, SqlClientStore)
+    with store._database.statements() as connection:
+        return set(connection.scalars(text("SELECT name FROM client_service_token")))
+
+
 def refusal(code: ErrorCode) -> pytest.RaisesExc[MslError]:
     return pytest.raises(MslError, match=str(code.value), check=lambda error: error.code is code)
 
@@ -119,12 +128,18 @@ class TestMasterTokens:
         assert names(filled, 1, user_token().key) == ["unbound"]
         assert filled.next_non_replayable_id(1) == 1
 
-    def test_user_bound_service_tokens_go_too_whatever_else_they_are_bound_to(self, filled: ClientStore) -> None:
-        filled.remove_master_token(master().key)
-        filled.put_master_token(master())
-        filled.put_user_id_token("ann", user_token())
-        filled.remove_service_tokens("user only", None, UserIdTokenKey(11, 1))
-        assert names(filled, 1, user_token().key) == ["unbound"]
+    @pytest.mark.parametrize("removal", ["master token", "user ID token", "displaced"])
+    def test_nothing_bound_to_the_user_is_left_behind(self, filled: ClientStore, removal: str) -> None:
+        """Not even a token bound to the user alone, which goes into no message and could not be found again."""
+        if removal == "master token":
+            filled.remove_master_token(master().key)
+        elif removal == "user ID token":
+            filled.remove_user_id_token(user_token().key)
+        else:
+            filled.put_user_id_token("ann", user_token(12))
+        assert "user only" not in held(filled)
+        assert "both" not in held(filled)
+        assert "unbound" in held(filled)
 
     def test_other_serials_stay(self, filled: ClientStore) -> None:
         filled.put_master_token(master(2))
@@ -228,6 +243,7 @@ class TestServiceTokens:
         left = [token for token in filled.service_tokens(1, user_token().key) if token.name == "same name"]
         assert sorted(str(token.user_id_token_serial_number) for token in left) == ["11", "None"]
         assert {token.master_token_serial_number for token in left} == {None, 1}
+        assert {"unbound", "master", "both"} <= set(names(filled, 1, user_token().key))
 
     def test_deleting_what_is_not_there_is_no_error(self, filled: ClientStore) -> None:
         filled.store_service_tokens([replace(service("unknown", 99, 99), deleted=True)])
@@ -378,7 +394,7 @@ class TestSqlClientStore:
 
     def test_id_is_durable_before_it_is_given_out(self, prepared: Database, database_url: str) -> None:
         """Section 16: a client killed after taking an ID never takes it again."""
-        child = multiprocessing.get_context("spawn").Process(target=_take_and_die, args=(database_url,))
+        child = multiprocessing.get_context("spawn").Process(target=_take_and_die, args=(database_url,), daemon=True)
         child.start()
         child.join(60)
         assert child.exitcode == -signal.SIGKILL

@@ -82,8 +82,8 @@ def test_another_layout_version_is_refused(database: Database) -> None:
 
 def test_processes_that_prepare_together_all_succeed(database_url: str) -> None:
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(3)
-    children = [context.Process(target=_prepare, args=(database_url, barrier.wait)) for _ in range(3)]
+    barrier = context.Barrier(3, timeout=30)
+    children = [context.Process(target=_prepare, args=(database_url, barrier.wait), daemon=True) for _ in range(3)]
     for child in children:
         child.start()
     for child in children:
@@ -198,6 +198,15 @@ def test_password_of_the_url_is_nowhere_in_an_error(tmp_path: Path) -> None:
         chain = chain.__cause__
     assert "s3cr3t-pw" not in repr(database)
     database.close()
+
+
+def test_values_of_a_failed_statement_are_nowhere_in_an_error(database: Database) -> None:
+    with pytest.raises(StoreError) as caught, database.statements() as connection:
+        connection.execute(text("SELECT * FROM missing WHERE a = :a"), {"a": "s3cr3t-value"})
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert "s3cr3t-value" not in f"{chain!r} {chain}"
+        chain = chain.__cause__
 
 
 def test_forked_child_opens_its_own_connections(database: Database) -> None:

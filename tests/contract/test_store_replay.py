@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.queues import Queue
 
 import pytest
+from sqlalchemy import text
 
 from database_fixture import url_of
 from hsm_msl.errors import StoreError
@@ -190,8 +191,10 @@ def test_two_servers_given_one_id_accept_it_once(database_url: str) -> None:
     database.close()
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    barrier = context.Barrier(2)
-    servers = [context.Process(target=_race, args=(database_url, 20, barrier.wait, answers)) for _ in range(2)]
+    barrier = context.Barrier(2, timeout=30)
+    servers = [
+        context.Process(target=_race, args=(database_url, 20, barrier.wait, answers), daemon=True) for _ in range(2)
+    ]
     for server in servers:
         server.start()
     first, second = answers.get(timeout=60), answers.get(timeout=60)
@@ -206,7 +209,7 @@ def test_accepted_id_survives_a_kill(database_url: str) -> None:
     database = Database(database_url)
     prepare(database)
     context = multiprocessing.get_context("spawn")
-    child = context.Process(target=_accept_and_die, args=(database_url,))
+    child = context.Process(target=_accept_and_die, args=(database_url,), daemon=True)
     child.start()
     child.join(30)
     assert child.exitcode == -9
@@ -218,6 +221,16 @@ def _accept_and_die(url: str) -> None:
     store = SqlReplayStore(Database(url), lambda: 0.0)
     accept(store, "entity", 7, 41)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_refused_ids_leave_nothing_behind(database: Database) -> None:
+    """Strangers must not be able to fill the table with serial numbers."""
+    prepare(database)
+    store = SqlReplayStore(database, lambda: 0.0)
+    for serial in range(5):
+        store.advance("stranger", serial, lambda largest: None)
+    with database.statements() as connection:
+        assert connection.execute(text("SELECT count(*) FROM nonreplay")).scalar() == 0
 
 
 def test_state_out_of_reach_is_a_store_error(database: Database) -> None:

@@ -232,7 +232,7 @@ class TestCachedRevocations:
 
     def test_others_go_on_while_one_caller_reads(self, sql: SqlRevocations, now: Now) -> None:
         slow = SlowLog(sql)
-        cached = CachedRevocations(slow, now, refresh=2, max_age=60)
+        cached = CachedRevocations(slow, now, refresh=2, max_age=60, wait=600)
         slow.go.set()
         assert not cached.entity_revoked("entity")
         slow.go.clear()

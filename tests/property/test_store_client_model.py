@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hsm_msl.client_ports import (
     ClientStore,
@@ -60,6 +60,17 @@ class ClientStores(RuleBasedStateMachine):
         answers = [answer(operation, store) for store in self.stores]
         assert answers[0] == answers[1]
 
+    @initialize()
+    def fill(self) -> None:
+        """Begin where most operations have something to do."""
+        for serial, sequence in itertools.product((1, 2), (0, 1)):
+            self.put_master_token(MasterTokenKey(serial, sequence, 9), b"keys")
+        self.put_user_id_token("ann", UserIdTokenKey(11, 1))
+        self.put_user_id_token("bob", UserIdTokenKey(12, 2))
+        bindings = [(None, None), (1, None), (1, 11), (None, 11), (2, 12)]
+        tokens = [StoredServiceToken("t", "s", name, *binding) for name in ("a", "b") for binding in bindings]
+        self.store_service_tokens(tokens)
+
     @rule(key=MASTER_KEYS, keys=st.binary(max_size=4))
     def put_master_token(self, key: MasterTokenKey, keys: bytes) -> None:
         token = StoredMasterToken("t", "s", key.serial_number, key.sequence_number, 1, key.expiration, keys, "label")
@@ -68,10 +79,6 @@ class ClientStores(RuleBasedStateMachine):
     @rule(key=MASTER_KEYS)
     def remove_master_token(self, key: MasterTokenKey) -> None:
         self.both(lambda store: store.remove_master_token(key))
-
-    @rule()
-    def clear(self) -> None:
-        self.both(lambda store: store.clear_master_tokens())
 
     @rule(user=USERS, key=USER_KEYS)
     def put_user_id_token(self, user: str, key: UserIdTokenKey) -> None:
@@ -127,5 +134,5 @@ def _set(tokens: Iterable[object]) -> set[object]:
     return set(tokens)
 
 
-ClientStores.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+ClientStores.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 TestClientStores = ClientStores.TestCase
