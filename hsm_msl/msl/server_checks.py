@@ -5,6 +5,7 @@ from __future__ import annotations
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.message.header import MessageHeader
 from hsm_msl.msl.tokens.issuer import TokenIssuer
+from hsm_msl.msl.tokens.master_token import MasterToken
 
 
 def check_received(header: MessageHeader, issuer: TokenIssuer, now: float) -> None:
@@ -26,16 +27,27 @@ def check_received(header: MessageHeader, issuer: TokenIssuer, now: float) -> No
     if header.user_id_token is not None:
         # Also beside entity authentication data: a key response can make the token count there.
         issuer.check_user_id_token(header.user_id_token)
-    if master is not None and master.verified and master.expiration <= now:
+    if master is not None and master.verified:
+        _check_renewal(header, master, issuer, now)
+    if header.non_replayable_id is not None:
+        if master is None:
+            raise MslError(ErrorCode.INCOMPLETE_NONREPLAYABLE_MESSAGE)
+        issuer.accept_non_replayable_id(master, header.non_replayable_id)
+
+
+def _check_renewal(header: MessageHeader, master: MasterToken, issuer: TokenIssuer, now: float) -> None:
+    if master.expiration <= now:
         if not header.renewable:
             raise MslError(ErrorCode.MESSAGE_EXPIRED_NOT_RENEWABLE)
         if not header.key_requests:
             raise MslError(ErrorCode.MESSAGE_EXPIRED_NO_KEYREQUEST_DATA)
         issuer.check_renewable(master)
-    if header.non_replayable_id is not None:
-        if master is None:
-            raise MslError(ErrorCode.INCOMPLETE_NONREPLAYABLE_MESSAGE)
-        issuer.accept_non_replayable_id(master, header.non_replayable_id)
+        return
+    asked = header.renewable and bool(header.key_requests)
+    if asked and master.is_renewable(None, now) and issuer.renews_now(header.identity or ""):
+        # The response will renew the token. If that must fail, it does so before the application is asked, since the
+        # sender will send again and the application would see the message twice.
+        issuer.check_renewable(master)
 
 
 def _check_key_response(header: MessageHeader, issuer: TokenIssuer, now: float) -> None:
