@@ -86,8 +86,7 @@ class MslServer:
                 return b""
             answer = self._application(request_of(header, exchange.payload()))
             reply = Reply(answer) if isinstance(answer, bytes) else answer
-            head = exchange.respond(reply.requirements, text=reply.text)
-            return head + exchange.write(reply.payload) + exchange.close()
+            return exchange.reply(reply.payload, reply.requirements, text=reply.text)
         except Exception as error:
             # Whatever it is becomes a message; an application's defect must not take the server down.
             return exchange.failure(error)

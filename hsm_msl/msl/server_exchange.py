@@ -206,6 +206,20 @@ class ServerExchange:
         self._writer = MessageWriter(response, chunk_bytes=self._chunk_bytes, text=text)
         return encoded
 
+    def reply(self, payload: bytes, requirements: Requirements = NO_REQUIREMENTS, *, text: bool = False) -> bytes:
+        """Return a whole response. Raises as ``respond``.
+
+        Args:
+            payload: the application data.
+            requirements: what this reply needs, beside what every reply needs.
+            text: whether the payload is UTF-8 text.
+        """
+        response, encoded = self._respond(requirements)
+        writer = MessageWriter(response, chunk_bytes=self._chunk_bytes, text=text)
+        if len(payload) <= self._chunk_bytes:
+            return encoded + writer.close(payload)
+        return encoded + writer.write(payload) + writer.close()
+
     def push(self, requirements: Requirements = NO_REQUIREMENTS, *, text: bool = False) -> bytes:
         """Return the header of a message sent unasked on the same connection; may be called again after ``close``.
 

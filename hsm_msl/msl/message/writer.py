@@ -56,12 +56,16 @@ class MessageWriter:
         piece, self._buffer = self._buffer, b""
         return self._emit(piece, end=False)
 
-    def close(self) -> bytes:
-        """Return the last chunk, empty if nothing is buffered; a second call returns nothing. Raises as ``write``."""
+    def close(self, last: bytes = b"") -> bytes:
+        """Return the last chunk, empty if nothing is buffered; a second call returns nothing. Raises as ``write``.
+
+        Args:
+            last: the end of the data, for a writer with nothing buffered; not more than a chunk holds.
+        """
         if self._closed:
             return b""
         self._closed = True
-        piece, self._buffer = self._buffer, b""
+        piece, self._buffer = self._buffer or last, b""
         return self._emit(piece, end=True)
 
     def _emit(self, data: bytes, *, end: bool) -> bytes:
