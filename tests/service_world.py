@@ -18,7 +18,7 @@ from typing import IO
 
 import pytest
 
-from hsm_msl.service.compose import ComposedClient, compose_client
+from hsm_msl.service.compose.client import ComposedClient, compose_client
 from hsm_msl.service.config import read_client_config
 from softhsm_fixture import softhsm_module
 

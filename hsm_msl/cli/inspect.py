@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hsm_msl.cli.failures import PROTOCOL, CommandError
-from hsm_msl.service.compose import compose_inspection
+from hsm_msl.service.compose.inspection import compose_inspection
 from hsm_msl.service.inspection import Inspector, Report
 
 _HEX_TEXT = re.compile(rb"\s*(?:[0-9A-Fa-f]{2}\s*)+\Z")

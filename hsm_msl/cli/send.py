@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hsm_msl.cli.failures import PROTOCOL, UNAVAILABLE, USAGE, CommandError
 from hsm_msl.msl.conversation import ErrorResponseError, Response
-from hsm_msl.service.compose import compose_client
+from hsm_msl.service.compose.client import compose_client
 from hsm_msl.service.config import read_client_config
 from hsm_msl.service.http_client import HttpClient, TransportError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from hsm_msl.cli.failures import CommandError
-from hsm_msl.service.compose import ComposedServer, compose_server, server_public_key
+from hsm_msl.service.compose.server import ComposedServer, compose_server, server_public_key
 from hsm_msl.service.config import read_server_config
 from hsm_msl.service.echo import echo
 from hsm_msl.service.serving import serve as run

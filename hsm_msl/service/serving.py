@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from hsm_msl.service.asgi import MslApplication
-from hsm_msl.service.compose import ComposedServer, compose_server
+from hsm_msl.service.compose.server import ComposedServer, compose_server
 from hsm_msl.service.config import read_server_config
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.echo import echo

@@ -10,7 +10,7 @@ import pytest
 
 from hsm_msl.errors import ErrorCode, ResponseCode
 from hsm_msl.msl.conversation import ErrorResponseError, Response
-from hsm_msl.service.compose import ComposedClient
+from hsm_msl.service.compose.client import ComposedClient
 from hsm_msl.service.http_client import HttpClient
 from service_world import RunningServer, ServiceWorld
 
