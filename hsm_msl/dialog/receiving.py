@@ -176,11 +176,12 @@ class Receiver:
         if unusable:
             self._count_unusable(tx, state, outcome, now)
         work = Applying(self._context, self._lifecycle, tx, state, binding, outcome, now)
+        trusted: dict[bytes, bool] = {}
         for authentic in group:
             session = authentic.session
-            if session is not None and (
-                session.sender != state.remote or binding.signer(session.signing_cert, now) is None
-            ):
+            if session is not None and session.signing_cert not in trusted:
+                trusted[session.signing_cert] = binding.signer(session.signing_cert, now) is not None
+            if session is not None and (session.sender != state.remote or not trusted[session.signing_cert]):
                 outcome.note("rejected", state.dialog, "signing certificate not trusted now")
                 self._context.counted["rejected"] += 1
                 continue

@@ -30,19 +30,21 @@ class Sealer:
 
     def transmission(
         self,
-        tx: DialogTransaction,
+        session: SessionKey,
         state: EndpointRecord,
         row: OutboxRow,
         ranges: tuple[tuple[int, int], ...],
         now: float,
-    ) -> bytes | None:
-        """Return the packet of a stored fragment, core and body as they are; None when its key was dropped.
+    ) -> bytes:
+        """Return the packet of a stored fragment, core and body as they are.
 
-        Raises as ``OutboundKeys.load``.
+        Args:
+            session: the own session key of the fragment's generation.
+            state: this side.
+            row: the fragment.
+            ranges: what arrived beyond the next expected message.
+            now: seconds since the Unix epoch.
         """
-        session = self._outbound.load(tx, state, row.generation, now)
-        if session is None:
-            return None
         headers = row.generation > state.headers_known
         ext = Ext(
             pair=session.pair_header if headers else None,

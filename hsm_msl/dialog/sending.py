@@ -179,6 +179,7 @@ class Sender:
         now = self._context.clock()
         rows = tx.due(self._context.local.name, now, now + 2 * RETRY_LAST, limit)
         states: dict[tuple[bytes, int], tuple[EndpointRecord | None, tuple[tuple[int, int], ...]]] = {}
+        sessions: dict[tuple[bytes, int, int], SessionKey | None] = {}
         outgoing: list[Outgoing] = []
         later: list[tuple[bytes, int, int, int, float]] = []
         for row in rows:
@@ -191,16 +192,23 @@ class Sender:
             later.append((row.dialog, row.side, row.seq, row.frag, now + wait * jitter))
             if state is None:
                 continue
-            try:
-                packet = self._sealer.transmission(tx, state, row, ranges, now)
-            except KeyUnusableError:
-                self._context.counted["own_key_unusable"] += 1
-                continue
-            if packet is not None:
+            generation = (*key, row.generation)
+            if generation not in sessions:
+                sessions[generation] = self._loaded(tx, state, row.generation, now)
+            session = sessions[generation]
+            if session is not None:
+                packet = self._sealer.transmission(session, state, row, ranges, now)
                 outgoing.append(Outgoing(state.remote, packet))
         if later:
             tx.reschedule(later)
         return outgoing
+
+    def _loaded(self, tx: DialogTransaction, state: EndpointRecord, generation: int, now: float) -> SessionKey | None:
+        try:
+            return self._outbound.load(tx, state, generation, now)
+        except KeyUnusableError:
+            self._context.counted["own_key_unusable"] += 1
+            return None
 
     def _sendable(
         self, tx: DialogTransaction, dialog: bytes, side: int, now: float

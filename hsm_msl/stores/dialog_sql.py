@@ -264,5 +264,8 @@ def _endpoint(row: tuple[object, ...]) -> EndpointRecord:
     return EndpointRecord(**dict(zip(_FIELDS, row, strict=True)))  # type: ignore[arg-type]  # the columns are the fields
 
 
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (OutboxRow, InboxRow, QueuedRow)}
+
+
 def _named(row: OutboxRow | InboxRow | QueuedRow) -> dict[str, object]:
-    return {field.name: getattr(row, field.name) for field in fields(row)}
+    return {name: getattr(row, name) for name in _NAMES[type(row)]}

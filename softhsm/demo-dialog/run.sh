@@ -6,7 +6,7 @@ demo=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$demo/../.." && pwd)
 work=$(dirname "${SOFTHSM2_CONF:?run this through softhsm/with-softhsm.sh}")
 bin=${HSM_MSL_BIN:-$root/.venv/bin}
-declare -A port process
+declare -A port process url
 
 dialog() { "$bin/hsm-msl" dialog "$@"; }
 orders() { local verb=$1; shift; dialog "$verb" "$work/orders.toml" "$@"; }
@@ -33,7 +33,12 @@ start() {
     local line=
     while read -r line; do
         echo "$line"
-        [[ "$line" != *"listening on "* ]] || return 0
+        if [[ "$line" == *"listening on "* ]]; then
+            url[$1]=${line##*listening on }
+            port[$1]=${url[$1]##*:}
+            port[$1]=${port[$1]%%/*}
+            return 0
+        fi
     done <"$work/$1.out"
     cat "$work/$1.log" >&2
     return 1
@@ -59,18 +64,18 @@ for name in orders stock; do
 done
 
 step "2. Two services"
-read -r port[orders] port[stock] < <("$bin/python" -c '
-import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-print(*(one.getsockname()[1] for one in held))')
-configure() {
-    sed -e "s/@SELF@/$1/g; s/@OTHER@/$2/g; s/@PORT@/${port[$1]}/; s/@OTHERPORT@/${port[$2]}/" \
+configure() { # SELF OTHER
+    sed -e "s|@SELF@|$1|g; s|@OTHER@|$2|g; s|@PORT@|${port[$1]:-0}|; s|@URL@|${url[$2]:-}|" \
         "$demo/service.toml" >"$work/$1.toml"
 }
 configure orders stock
 configure stock orders
 start orders
 start stock
+configure orders stock
+configure stock orders
+expect "${url[stock]}" orders bindings
+expect "${url[orders]}" stock bindings
 
 step "3. A message each way; each side chose the key of what it sends"
 id=$(orders open urn:demo:stock)

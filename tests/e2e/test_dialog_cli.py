@@ -1,0 +1,168 @@
+"""``hsm-msl dialog`` over two real processes, real HTTP and a real token, and its words when something is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from dialog_world import World
+from softhsm_fixture import softhsm_module
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "softhsm/demo-dialog"
+SECONDS = 90
+DIALOG = "import sys; from hsm_msl.cli import main; from hsm_msl.cli.dialog import app; main.app = app; main.main()"
+
+
+class Place:
+    """A directory with a token that holds the keys of two services."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "tokens").mkdir()
+        configuration = directory / "softhsm2.conf"
+        configuration.write_text(
+            f"directories.tokendir = {directory / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n"
+        )
+        softhsm_module()
+        kept = {name: value for name, value in os.environ.items() if re.fullmatch("PATH|HOME|LANG|PYTHON.*", name)}
+        self.environment = {**kept, "SOFTHSM2_CONF": str(configuration), "COLUMNS": "200"}
+        self.provision("apply", DEMO / "ceremony.toml")
+        for name in ("orders", "stock"):
+            for use in ("signing", "kek"):
+                self.provision(
+                    "certificate", DEMO / "ceremony.toml", f"{name}.{use}.v1", "--subject", f"CN={name} {use}",
+                    "--issuer", f"{name}.signing.v1", "--out", directory / f"{name}.{use}.pem",
+                )  # fmt: skip
+
+    def provision(self, verb: str, *arguments: object) -> None:
+        command = [sys.executable, "-m", "hsm_provision", verb, *map(str, arguments), "-C", str(self.directory)]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def configure(self, name: str, other: str, port: int = 0, url: str = "") -> Path:
+        text = (DEMO / "service.toml").read_text()
+        for old, new in {"@SELF@": name, "@OTHER@": other, "@PORT@": str(port), "@URL@": url}.items():
+            text = text.replace(old, new)
+        path = self.directory / f"{name}.toml"
+        path.write_text(text)
+        return path
+
+    def run(self, *arguments: object, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", DIALOG, *map(str, arguments)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout if code == 0 else done.stderr
+
+    @contextlib.contextmanager
+    def serve(self, config: Path) -> Iterator[str]:
+        """Run a service and yield its URL."""
+        log = config.with_suffix(".log").open("ab")
+        process = subprocess.Popen(
+            [sys.executable, "-c", DIALOG, "serve", str(config)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+        stdout = process.stdout
+        assert stdout is not None
+        try:
+            yield _until_listening(stdout, config.with_suffix(".log"))
+        finally:
+            process.terminate()
+            process.wait(SECONDS)
+            stdout.close()
+            log.close()
+
+
+def _until_listening(stdout: IO[bytes], log: Path) -> str:
+    text, deadline = b"", time.monotonic() + SECONDS
+    with selectors.DefaultSelector() as selector:
+        selector.register(stdout, selectors.EVENT_READ)
+        while not (b"listening on" in text and text.endswith(b"\n")):
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            piece = os.read(stdout.fileno(), 65536) if ready else b""
+            if not piece:
+                pytest.fail(f"the service did not start: {text!r} {log.read_text()}")
+            text += piece
+    return text.decode().split("listening on ")[1].strip()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("dialog"))
+
+
+def test_two_services_from_the_command_line(place: Place) -> None:
+    orders, stock = place.configure("orders", "stock"), place.configure("stock", "orders")
+    with place.serve(orders) as orders_url, place.serve(stock) as stock_url:
+        place.configure("orders", "stock", url=stock_url)
+        place.configure("stock", "orders", url=orders_url)
+        assert stock_url in place.run("bindings", orders)
+        assert orders_url in place.run("bindings", stock)
+        dialog = place.run("open", orders, "urn:demo:stock", "--contract", "chairs").strip()
+        assert place.run("send", orders, dialog, "order", "three chairs") == "message 1\n"
+        assert "order: three chairs" in place.run("receive", stock, "--wait", 30)
+        place.run("send", stock, dialog, "answer", "reserved")
+        assert "answer: reserved" in place.run("receive", orders, dialog, "--wait", 30)
+        shown = place.run("show", stock, dialog)
+        for word in ("pair header:", "key exchange key header:", "session key header:", "chairs", "cause", "start"):
+            assert word in shown
+        assert place.run("shift", orders, dialog) == "generation 2\n"
+        place.run("send", orders, dialog[:8], "order", "more")
+        assert "order: more" in place.run("receive", stock, "--wait", 30)
+        assert "2 operator" in place.run("show", stock, dialog)
+        place.run("end", orders, dialog)
+        place.run("end", stock, dialog, "--error", 7, "--text", "no chairs")
+        assert "end-with-error 7: no chairs" in place.run("receive", orders, "--wait", 30)
+        assert "end:" in place.run("receive", stock, "--wait", 30)
+        assert "no message" in place.run("receive", stock, code=1)
+        assert "good" in place.run("policy-check", orders)
+        place.run("rotate", orders, "urn:demo:stock")
+
+
+def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
+    config = place.configure("orders", "stock")
+    assert "0 dialogs" in place.run("show", config, "ffffffff", code=1)
+    assert "cannot be read" in place.run("show", tmp_path / "none.toml", code=78)
+    text = config.read_text()
+    for old, new, words in (
+        ("orders.kek.v1", "stock.kek.v1", "belongs to another key"),
+        ("dialog-demo", "no-such-token", "no-such-token"),
+        ("suites = [2]", "suites = [9]", "bindings"),
+        ("count = 3", "count = 0", "a rate needs a count"),
+        ('signing = ["stock.signing.pem"]', 'signing = ["stock.toml"]', "no certificate"),
+    ):
+        place.configure("stock", "orders")
+        broken = place.directory / "broken.toml"
+        broken.write_text(text.replace(old, new))
+        assert words in place.run("show", broken, code=78), new
+
+
+def test_a_recorded_packet_is_shown_without_keys(place: Place, tmp_path: Path) -> None:
+    world = World()
+    dialog = world.a.begin(world.b)
+    world.a.send(dialog, 0, b"secret")
+    (packet,) = world.outgoing(world.a)
+    file = tmp_path / "packet"
+    file.write_bytes(packet)
+    shown = place.run("verify-packet", file)
+    for word in ("kind", "app", "urn:test:a", "pair header:", "first_seq", "23 bytes, sealed"):
+        assert word in shown
+    file.write_bytes(packet[:-1])
+    assert "not CBOR" in place.run("verify-packet", file, code=1)
