@@ -15,6 +15,7 @@ from hsm_msl.service.inspection import Inspector, Report
 
 _HEX_TEXT = re.compile(rb"\s*(?:[0-9A-Fa-f]{2}\s*)+\Z")
 _TIMES = frozenset({"timestamp", "renewalwindow", "expiration"})
+_NO_WIDTH = 1 << 16
 _LONGEST = 120
 _LATEST = 253402300799  # the last second of the year 9999, which is as far as the calendar goes
 
@@ -73,7 +74,8 @@ def _print_tree(report: Report, title: str) -> None:
     for name, value in report.items():
         if value != []:
             grow(root, name, value)
-    console = Console(highlight=False, soft_wrap=True)
+    # A terminal wraps long values; a file or pipe gets each on one line, since the tree would cut what does not fit.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _NO_WIDTH)
     with console.capture() as captured:
         console.print(root)
     sys.stdout.write(captured.get())
