@@ -148,10 +148,12 @@ class Login:
             self._session = self._token.open(rw=self._user is User.SECURITY_OFFICER)
         if self._holds():
             return
-        self._check_flags()
+        with self._module.turn():
+            self._check_flags()
         pin = self._read_pin()
         try:
-            self._module.cryptoki.login(handle_of(self._session), self._user, pin)
+            with self._module.turn():
+                self._module.cryptoki.login(handle_of(self._session), self._user, pin)
         except CryptokiError as error:
             if error.code == CKR_USER_ALREADY_LOGGED_IN:
                 return

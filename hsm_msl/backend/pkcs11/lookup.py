@@ -134,9 +134,7 @@ class TokenObject(PooledTarget):
         # Asked first because a search on a dead session leaves the binding's iterator behind, which then complains
         # on standard error when it is collected.
         self._connection.module.cryptoki.session_info(handle_of(lease.session))
-        found = list(lease.session.get_objects(self.name.template()))
-        if not found:
-            raise self._absence(lease)
+        found = list(lease.session.get_objects(self.name.template())) or self._search_again(lease)
         if len(found) > 1:
             raise BackendConfigurationError(
                 f"{len(found)} objects on token {self._connection.name!r} are {self.name}; exactly one may be"
@@ -161,17 +159,25 @@ class TokenObject(PooledTarget):
             self._check(handle),
         )
 
-    def _absence(self, lease: Lease) -> Exception:
+    def _search_again(self, lease: Lease) -> list[Handle]:
+        """Search between two proofs of the login, in one epoch: only then does an empty answer mean something.
+
+        Another thread may log in between an empty search and a proof that follows it.
+        """
         connection = self._connection
+        epoch, mine = connection.epoch, self.name.template()
         if not connection.login.proved():
-            return CryptokiError("C_FindObjects", _USER_NOT_LOGGED_IN)
-        mine = self.name.template()
+            raise CryptokiError("C_FindObjects", _USER_NOT_LOGGED_IN)
+        found = list(lease.session.get_objects(mine))
+        if found:
+            return found
         others = [template for template in connection.witnesses if template != mine]
-        if any(list(lease.session.get_objects(template)) for template in others):
-            return KeyNotFoundError(f"there is no {self.name} on token {connection.name!r}")
-        if others or self._fingerprint is not None:  # what was there is gone: the token is, not the key
-            return CryptokiError("C_FindObjects", _TOKEN_NOT_PRESENT)
-        return KeyNotFoundError(f"there is no {self.name} on token {connection.name!r}")
+        witnessed = any(list(lease.session.get_objects(template)) for template in others)
+        if not connection.login.proved() or connection.epoch != epoch:
+            raise CryptokiError("C_FindObjects", _USER_NOT_LOGGED_IN)
+        if not witnessed and (others or self._fingerprint is not None):
+            raise CryptokiError("C_FindObjects", _TOKEN_NOT_PRESENT)  # what was there is gone: the token, not the key
+        raise KeyNotFoundError(f"there is no {self.name} on token {connection.name!r}")
 
 
 def read(handle: Handle, attribute: Attribute, missing: T) -> T:
