@@ -11,6 +11,7 @@ from hsm_msl.dialog.errors import PacketError
 from hsm_msl.dialog.lifecycle import Lifecycle
 from hsm_msl.dialog.names import (
     FINAL,
+    FRAGMENT_SIZE,
     GENERATIONS_AHEAD,
     SENDING,
     SEQUENCED,
@@ -199,10 +200,12 @@ class Applying:
         """Apply acknowledgements and tell whether the packet may go on."""
         ext, state = packet.ext, self._state
         known = ext.shift_ack or 0
-        if known > state.out_generation:
+        if known <= state.out_generation:
+            state.headers_known = max(state.headers_known, known)
+        elif not state.recovering:
+            # A restored side does not know its own later keys yet; any other has an impostor, or a restore unnoticed.
             self._fail(Reason.PROTOCOL)
             return False
-        state.headers_known = max(state.headers_known, known)
         if ext.ack is not None and not self._acknowledged(ext.ack.expected, ext.ack.ranges, known):
             self._fail(Reason.PROTOCOL)
             return False
@@ -247,6 +250,9 @@ class Applying:
             if stored is not None and not hmac.compare_digest(stored, digest):
                 self._fail(Reason.PROTOCOL)
             self._context.counted["duplicates"] += 1
+            return
+        if (core.count - 1) * FRAGMENT_SIZE > self._binding.max_body:
+            self._fail(Reason.PROTOCOL)
             return
         slot = ParkedSlot(core.seq, core.frag, core.count, core.kind, session.generation, digest, len(packet.body))
         try:

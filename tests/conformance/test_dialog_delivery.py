@@ -8,7 +8,7 @@ import random
 import pytest
 
 from dialog_world import START, Service, World
-from hsm_msl.dialog.errors import DialogClosedError, DialogFailedError
+from hsm_msl.dialog.errors import DialogClosedError, DialogFailedError, SendLimitError
 from hsm_msl.dialog.names import CLOCK_SKEW, Kind, Reason, Side, State
 from hsm_msl.dialog.packet import Core, Ext, assemble, parse, tag_input
 from hsm_msl.dialog.policy import Policy
@@ -169,6 +169,20 @@ def test_c50_fragments_lost_duplicated_reordered() -> None:
     for packet in packets:
         world.deliver(world.b, [packet])
     assert world.b.bodies(dialog, TARGET) == [body, b"after"]
+
+
+def test_c50_more_fragments_than_the_binding_allows() -> None:
+    world = World()
+    world.b.bind(world.b.binding(world.a, max_body=100_000))
+    dialog = world.open()
+    world.a.send(dialog, INIT, b"x" * 100_000)
+    world.settle()
+    assert len(world.b.bodies(dialog, TARGET)[0]) == 100_000
+    world.a.send(dialog, INIT, b"x" * 200_000)
+    world.settle()
+    assert world.b.state(dialog, TARGET).reason == Reason.PROTOCOL
+    with pytest.raises(SendLimitError):
+        world.b.send(world.b.begin(world.a), INIT, b"x" * 100_001)
 
 
 def test_c51_lifetime_ends_the_dialog_on_both_sides() -> None:
@@ -334,6 +348,47 @@ def test_c55_messages_that_were_in_the_backup_and_not_delivered_arrive_as_they_w
         world.clock.advance(5)
         world.settle()
     assert world.b.bodies(dialog, TARGET) == [b"two", b"three"]
+
+
+def test_c55_the_peer_speaks_of_keys_the_restored_side_forgot() -> None:
+    store = MemoryDialogStore()
+    world = World(initiator_store=store, policy=QUIET)
+    mirror = FileMirror()
+    world.a.engine.check_incarnation("node", mirror)
+    dialog = world.open()
+    backup = MemoryDialogStore()
+    backup._tables = copy.deepcopy(store._tables)
+    world.a.engine.check_incarnation("node", mirror)
+    for number in range(3):
+        world.clock.advance(2)
+        world.a.shift(dialog, INIT)
+        world.a.send(dialog, INIT, b"%d" % number)
+        world.settle()
+    restored(world.a, backup, mirror)
+    world.b.send(dialog, TARGET, b"first to speak")
+    world.deliver(world.a, world.outgoing(world.b))
+    world.a.send(dialog, INIT, b"back")
+    for _ in range(3):
+        world.clock.advance(5)
+        world.settle()
+    assert world.a.bodies(dialog, INIT) == [b"first to speak"]
+    assert world.b.bodies(dialog, TARGET) == [b"0", b"1", b"2", b"back"]
+
+
+def test_c55_a_restore_nobody_noticed_fails_the_dialog() -> None:
+    store = MemoryDialogStore()
+    world = World(initiator_store=store, policy=QUIET)
+    dialog = world.open()
+    backup = MemoryDialogStore()
+    backup._tables = copy.deepcopy(store._tables)
+    world.a.send(dialog, INIT, b"two")
+    world.settle()
+    world.a.store = backup
+    world.a.restart()
+    world.b.send(dialog, TARGET, b"x")
+    world.settle()
+    state = world.a.state(dialog, INIT)
+    assert (state.state, state.reason) == (State.FAILED, Reason.PROTOCOL)
 
 
 def test_c55_a_restored_receiver_that_lost_messages_fails_the_dialog() -> None:
