@@ -88,12 +88,15 @@ def parse_certificate(der: bytes) -> Certificate:
         der: the DER bytes.
 
     Raises:
-        MslError: X509CERT_PARSE_ERROR.
+        MslError: X509CERT_PARSE_ERROR, also for a serial number that is not positive (RFC 5280 section 4.1.2.2),
+            which the library will refuse some day.
     """
     try:
-        parsed = x509.load_der_x509_certificate(der)
         # The library re-encodes names; the identity is printed from the bytes as they are.
         fields = Structure.load(der)["tbs_certificate"]
+        if fields["serial_number"].native <= 0:
+            raise MslError(ErrorCode.X509CERT_PARSE_ERROR)
+        parsed = x509.load_der_x509_certificate(der)
         return Certificate(
             der,
             x500_text(fields["subject"].dump()),
@@ -103,5 +106,5 @@ def parse_certificate(der: bytes) -> Certificate:
             parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
             parsed,
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise MslError(ErrorCode.X509CERT_PARSE_ERROR) from None
