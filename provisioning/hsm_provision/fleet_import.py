@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,8 @@ from typing import TextIO
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.scheme_ports import WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
+from hsm_msl.stores.schema import prepare
+from hsm_msl.stores.sql import Database
 from hsm_provision.errors import VerificationError
 from hsm_provision.jwk_import import secret_from_jwk
 from hsm_provision.key_material import derive_wrapping_key
@@ -58,6 +61,22 @@ def read_fleet(stream: TextIO, form: str, origin: str) -> Iterator[FleetRow]:
             else derive_wrapping_key(keys["encryption"], keys["mac"])
         )
         yield FleetRow(identity, line, keys["encryption"], keys["mac"], wrapping)
+
+
+@contextlib.contextmanager
+def open_fleet(url: str) -> Iterator[FleetKeyStore]:
+    """Open the database of a fleet for the length of a ``with`` block, preparing its tables when they are missing.
+
+    Raises:
+        ConfigurationError: another kind of database, or a file that cannot be made.
+        StoreError: the database gives no answer.
+    """
+    database = Database(url)
+    try:
+        prepare(database)
+        yield FleetKeyStore(database)
+    finally:
+        database.close()
 
 
 def import_fleet(

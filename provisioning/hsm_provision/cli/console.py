@@ -6,6 +6,7 @@ import getpass
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hsm_provision.errors import ApprovalError
-from hsm_provision.user_database import open_user_database
+from hsm_provision.user_import import UserDirectory
 from hsm_provision.workspace import Workspace, open_workspace
 
 CeremonyArgument = Annotated[Path, typer.Argument(help="Ceremony file (TOML).", dir_okay=False)]
@@ -45,9 +46,14 @@ def actor_name(given: str) -> str:
 
 def workspace(ceremony: Path, directory: Path | None, actor: str = "") -> Workspace:
     """Open a ceremony for a command. Raises as ``open_workspace``."""
-    return open_workspace(
-        ceremony, directory, clock=time.time, actor=actor_name(actor), open_users=open_user_database
-    )
+    return open_workspace(ceremony, directory, clock=time.time, actor=actor_name(actor), open_users=_open_users)
+
+
+def _open_users(url: str) -> AbstractContextManager[UserDirectory]:
+    # The database library takes half of the command's start; most verbs never need it.
+    from hsm_provision.user_database import open_user_database
+
+    return open_user_database(url)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:

@@ -12,13 +12,9 @@ import msgspec
 import typer
 
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.stores.fleet_keys import FleetKeyStore
-from hsm_msl.stores.schema import prepare
-from hsm_msl.stores.sql import Database
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, progress, workspace
 from hsm_provision.errors import ConflictError, ExitCode
-from hsm_provision.fleet_import import import_fleet, read_fleet, rewrap_fleet
 from hsm_provision.key_material import read_material
 from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import read_profiles
@@ -74,9 +70,12 @@ def import_fleet_keys(
 
     Example: gpg -d fleet.csv.gpg | hsm-provision import-fleet cluster.toml - --job 2026-05 -C /secure/ceremony
     """
+    # The database library takes half of the command's start; the other verbs never need it.
+    from hsm_provision.fleet_import import import_fleet, open_fleet, read_fleet
+
     opened = workspace(ceremony, directory, actor)
     name = job or file.name
-    with opened.office() as office, _fleet(opened) as store, _source(file) as stream:
+    with opened.office() as office, open_fleet(_fleet_url(opened)) as store, _source(file) as stream:
         primary = office.manifest().primary_of(FAMILY)
         if primary is None:
             raise ConflictError(f"there is no primary {FAMILY} key; let a ceremony create it (profile fleet-storage)")
@@ -93,9 +92,11 @@ def rewrap_fleet_keys(ceremony: CeremonyArgument, directory: DirectoryOption = N
 
     Example: hsm-provision rotate cluster.toml fleet; hsm-provision rewrap-fleet cluster.toml -C /secure/ceremony
     """
+    from hsm_provision.fleet_import import open_fleet, rewrap_fleet
+
     opened = workspace(ceremony, directory, actor)
     total = 0
-    with opened.office() as office, _fleet(opened) as store:
+    with opened.office() as office, open_fleet(_fleet_url(opened)) as store:
         primary = office.manifest().primary_of(FAMILY)
         if primary is None:
             raise ConflictError(f"there is no primary {FAMILY} key")
@@ -115,18 +116,13 @@ def register(app: typer.Typer) -> None:
     app.command("rewrap-fleet")(rewrap_fleet_keys)
 
 
-@contextlib.contextmanager
-def _fleet(opened: Workspace) -> Iterator[FleetKeyStore]:
+def _fleet_url(opened: Workspace) -> str:
     section = opened.file.document.fleet
     if section is None:
         raise ConfigurationError(f"{opened.file.path}: fleet.database: this key is required for a fleet")
-    text = section.database
-    database = Database(text if "://" in text else f"sqlite:///{opened.file.working_path(text)}")
-    try:
-        prepare(database)
-        yield FleetKeyStore(database)
-    finally:
-        database.close()
+    return (
+        section.database if "://" in section.database else f"sqlite:///{opened.file.working_path(section.database)}"
+    )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,125 @@
+"""What a ceremony report says: gathered from token, manifest and audit log, independent of how it is shown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hsm_msl.errors import ConfigurationError
+from hsm_provision import __version__
+from hsm_provision.audit_log import AuditRecord, AuditVerdict, read_records, verify_log
+from hsm_provision.ceremony import CeremonyFile
+from hsm_provision.manifest import Manifest, ManifestKey
+from hsm_provision.profiles import KeyProfile
+from hsm_provision.records import Records
+from hsm_provision.spoken import spoken
+from hsm_provision.token.objects import TokenSession
+from hsm_provision.token_verification import TokenVerdict, verify_token
+from hsm_provision.verification import KeyProof
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedKey:
+    """One key version: its record, its words, what it is for, and its proof."""
+
+    entry: ManifestKey
+    words: str
+    purpose: str
+    proof: KeyProof
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything on the page."""
+
+    ceremony: str
+    description: str
+    environment: str
+    ceremony_sha256: str
+    made: str
+    operator: str
+    witnesses: tuple[str, ...]
+    tool: str
+    module: str
+    manifest: Manifest
+    keys: tuple[ReportedKey, ...]
+    verdict: TokenVerdict
+    audit: AuditVerdict | None
+    timeline: tuple[AuditRecord, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Tell whether token, manifest and audit log are all as they should be."""
+        return self.verdict.sound and (self.audit is None or self.audit.problem is None)
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """The hashes of the plans that were carried out, oldest first."""
+        found = [record.details["plan"] for record in self.timeline if "plan" in record.details]
+        return tuple(dict.fromkeys(found))
+
+
+def make_report(
+    file: CeremonyFile,
+    session: TokenSession,
+    manifest: Manifest,
+    profiles: Mapping[str, KeyProfile],
+    records: Records,
+    witnesses: Sequence[str],
+) -> Report:
+    """Prove every key now and gather what a reader of the report needs.
+
+    Args:
+        file: the ceremony.
+        session: the token.
+        manifest: the reference.
+        profiles: the key profiles.
+        records: audit log and clock.
+        witnesses: names to be printed with a line to sign.
+
+    Raises:
+        ConfigurationError: the audit log cannot be read.
+        BackendError: the token fails, so nothing is proved.
+    """
+    verdict = verify_token(session, manifest, profiles)
+    proofs = {proof.label: proof for proof in verdict.proofs}
+    keys = tuple(
+        ReportedKey(
+            entry,
+            spoken(entry.check),
+            profiles[entry.profile].description if entry.profile in profiles else "",
+            proofs[entry.label],
+        )
+        for entry in manifest.body.keys
+    )
+    return Report(
+        ceremony=file.document.ceremony,
+        description=file.document.description,
+        environment=file.document.environment,
+        ceremony_sha256=file.digest,
+        made=records.now(),
+        operator=records.actor,
+        witnesses=tuple(witnesses),
+        tool=__version__,
+        module=session.module.path,
+        manifest=manifest,
+        keys=keys,
+        verdict=verdict,
+        audit=_audit(manifest, records),
+        timeline=_timeline(records),
+    )
+
+
+def _audit(manifest: Manifest, records: Records) -> AuditVerdict | None:
+    if manifest.signature is None:
+        return None
+    return verify_log(records.audit_path, base64.b64decode(manifest.signature.spki), known=manifest.body.audit)
+
+
+def _timeline(records: Records) -> tuple[AuditRecord, ...]:
+    try:
+        return tuple(record for record in read_records(records.audit_path) if record.event != "checkpoint")
+    except ConfigurationError:
+        # The verdict of the log says what is wrong with it; the page is still worth having.
+        return ()
