@@ -252,6 +252,7 @@ class World:
         renew_after_messages: int = 0,
         service_token_keys: ServiceTokenKeys | None = None,
         mutex: Mutex | None = None,
+        lock: RenewalLock | None = None,
     ) -> Device:
         """Enrol and return a client.
 
@@ -261,6 +262,7 @@ class World:
             offers: key exchange schemes it offers, in this order; ASYMMETRIC_WRAPPED uses JWK_RSA.
             group: its Diffie-Hellman group.
             mutex: a re-entrant lock when several threads share the client.
+            lock: its renewal lock.
         """
         name = f"{scheme.lower()}-client" if identity is None else identity
         schemes: dict[str, EntityAuthScheme] = {
@@ -293,7 +295,7 @@ class World:
             {} if service_token_keys is None else service_token_keys,
         )
         state = ClientState(context, MemoryClientStore(), mutex=mutex)
-        lock = RenewalLock(mutex)
+        lock = RenewalLock(mutex) if lock is None else lock
         engine = MslClient(
             context,
             state,

@@ -37,7 +37,7 @@ from hsm_msl.msl.message.reader import MessageReader
 from hsm_msl.msl.message.writer import MessageWriter
 from hsm_msl.msl.recovery import RECOVERIES, UNMATCHED_ID_CODES, Recovery
 from hsm_msl.msl.renewal import RenewalLock
-from hsm_msl.msl.renewal_rules import must_renew, renewable, user_may_renew
+from hsm_msl.msl.token_choice import Choice, Plan, TokenChooser
 from hsm_msl.msl.tokens.builder import ServiceTokenBuilder
 from hsm_msl.msl.tokens.issuer import next_long, random_long
 from hsm_msl.msl.tokens.master_token import MasterToken
@@ -45,16 +45,6 @@ from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
 from hsm_msl.msl.userauth.base import UserAuthData
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES, MAX_MESSAGES
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How the next request is to be made: everything for the first, what recovery says for a repetition."""
-
-    recovery: Recovery
-    local: LocalEntity
-    message_id: int | None = None
-    renewable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +105,7 @@ class MslClient:
         self._lock = RenewalLock() if lock is None else lock
         self._reauthenticate = _no_new_entity(context.local) if reauthenticate is None else reauthenticate
         self._expected_identity = expected_identity
-        self._renew_after = renew_after_messages
+        self._chooser = TokenChooser(state, self._lock, context.clock, renew_after_messages)
         self._chunk_bytes = chunk_bytes
 
     def request(self, message: Message) -> Conversation:
@@ -168,15 +158,14 @@ class MslClient:
             TruncatedMessageError: a reply ended early.
             BackendError, StoreError: no answer from a key or the state.
         """
-        plan = _Plan(Recovery(), self._context.local)
+        plan = Plan(Recovery(), self._context.local)
         requests: list[MessageHeader] = []
         failure: ErrorHeader | None = None
         while 2 * len(requests) + 2 <= MAX_MESSAGES:
-            owned = False
             outcome: MasterToken | None = None
+            choice = yield from self._chooser.choose(message, plan)
             try:
-                session, user_id_token, owned = yield from self._authentication(message, plan)
-                sent, encoded = self._assemble(message, plan, session, user_id_token, renewable=owned)
+                sent, encoded = self._assemble(message, plan, choice)
                 requests.append(sent.header)
                 yield Transmit(self._pieces(message, sent.header, encoded))
                 reader = MessageReader(self._context, sent.lookup(self._state), sent.pending)
@@ -191,10 +180,10 @@ class MslClient:
                 self._accept(message, sent, header)
                 outcome = header.key_response.master_token if header.key_response else header.master_token
                 if sent.header.handshake:
-                    plan = _Plan(Recovery(), plan.local, next_long(header.message_id))
+                    plan = Plan(Recovery(), plan.local, next_long(header.message_id))
                     continue
             finally:
-                if owned:
+                if choice.owned:
                     self._lock.release(outcome)
             yield from _deliver(reader, header, may_lack_chunks=_looks_like_a_handshake(message, sent.header))
             return Response(b"", header, len(requests), tuple(requests))
@@ -212,50 +201,10 @@ class MslClient:
             yield writer.write(piece)
         yield writer.close()
 
-    def _authentication(
-        self, message: Message, plan: _Plan
-    ) -> Generator[Wait, bytes | None, tuple[Session | None, UserIdToken | None, bool]]:
-        """Choose the tokens, and own the renewal lock if the message is to be renewable (msl-engine 4.1, 4.2)."""
-        forced = plan.renewable
-        use_token = plan.recovery.master_token
-        while True:
-            session = self._state.newest() if use_token else None
-            token = None if session is None else session.master_token
-            user_id_token = self._state.user_id_token(message.user, token) if plan.recovery.user_id_token else None
-            now = self._context.clock()
-            if not (forced or must_renew(message, plan.local, self._state, token, user_id_token, now)):
-                may = (
-                    token is None
-                    or self._renewable(token)
-                    or user_may_renew(message, self._state, user_id_token, now)
-                )
-                return session, user_id_token, may and self._lock.try_acquire()
-            if self._lock.try_acquire():
-                return session, user_id_token, True
-            ticket = self._lock.ticket()
-            if ticket is None:
-                continue
-            yield Wait(ticket)
-            if ticket.token is not None and not ticket.token.same_as(token):
-                # What another exchange obtained meanwhile serves as well (msl-engine 10.2, KEYX_REQUIRED).
-                forced = False
-                use_token = True
-
-    def _renewable(self, token: MasterToken) -> bool:
-        return renewable(self._state, token, self._context.clock(), self._renew_after)
-
-    def _assemble(
-        self,
-        message: Message,
-        plan: _Plan,
-        session: Session | None,
-        user_id_token: UserIdToken | None,
-        *,
-        renewable: bool,
-    ) -> tuple[_Sent, bytes]:
+    def _assemble(self, message: Message, plan: Plan, choice: Choice) -> tuple[_Sent, bytes]:
         """Build the request (msl-engine section 4.3)."""
         context = self._context
-        token = None if session is None else session.master_token
+        session, user_id_token, token = choice.session, choice.user_id_token, choice.master_token
         encrypts = token is not None or plan.local.encrypts
         protects = token is not None or plan.local.protects_integrity
         user_auth: UserAuthData | None = None
@@ -270,12 +219,14 @@ class MslClient:
         )
         pending: tuple[PendingKeyRequest, ...] = ()
         # An error that asks for new keys is believed although the token looks fresh: this clock may be wrong.
-        if renewable and (token is None or message.non_replayable or plan.renewable or self._renewable(token)):
+        if choice.owned and (
+            token is None or message.non_replayable or plan.asks_for_keys(token) or self._chooser.renewable(token)
+        ):
             pending = tuple(self._key_requests())
         crypto = plan.local.context if session is None else session.context
         header = MessageHeader(
             message_id=random_long(context.random) if plan.message_id is None else plan.message_id,
-            renewable=renewable,
+            renewable=choice.owned,
             context=crypto,
             payload_context=crypto,
             encrypted=encrypts,
@@ -335,7 +286,7 @@ class MslClient:
         if header.timestamp is not None:
             self._state.update_remote_time(header.timestamp, self._context.clock())
 
-    def _recover(self, message: Message, sent: _Sent, error: ErrorHeader) -> _Plan | None:
+    def _recover(self, message: Message, sent: _Sent, error: ErrorHeader) -> Plan | None:
         """Clean up after an error and say how to send again, or None to give up (msl-engine section 10)."""
         if error.response not in UNMATCHED_ID_CODES and error.message_id != next_long(sent.header.message_id):
             raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
@@ -357,11 +308,7 @@ class MslClient:
             return None
         if local is None:
             return None
-        renewable = recovery.renewable
-        if recovery.renewable_if_same:
-            newest = self._state.newest()
-            renewable = failed is None or newest is None or newest.master_token.same_as(failed)
-        return _Plan(recovery, local, next_long(error.message_id), renewable)
+        return Plan(recovery, local, next_long(error.message_id), failed)
 
 
 def _header(reader: MessageReader) -> Generator[Receive, bytes | None, MessageHeader | ErrorHeader]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from hsm_msl.errors import MslError
 from hsm_msl.msl.conversation import Conversation, Message, Response, Send, Wait
+from hsm_msl.msl.renewal import RenewalLock
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.tokens.builder import ServiceTokenBuilder
 from msl_messages import Observer, Opened
@@ -172,6 +175,36 @@ def test_case_100_a_reply_under_a_token_dropped_meanwhile_stays_good(world: Worl
     assert newest is not None
     assert newest.master_token.serial_number != old.master_token.serial_number
     assert device.state.user_id_token(user.email, newest.master_token) is not None
+
+
+class LateLock(RenewalLock):
+    """Lets something happen between reading the tokens and owning the lock, as another thread would."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def try_acquire(self) -> bool:
+        happening, self.meanwhile = self.meanwhile, None
+        if happening is not None:
+            happening()
+        return super().try_acquire()
+
+
+def test_an_owner_looks_again_at_the_tokens(world: World) -> None:
+    """Section 18: re-check that the token is still the newest; a stale one is never renewed."""
+    lock = LateLock()
+    device, server = world.client("PSK", lock=lock), world.server()
+    Exchange(device, server, secret(), world).finish()
+    for _ in range(2):
+        world.clock.advance(RENEWAL_WINDOW)
+        lock.meanwhile = lambda: Exchange(device, server, secret(), world).finish()
+        late = Exchange(device, server, secret(), world)
+        (request,) = late.requests
+        newest = device.state.newest()
+        assert newest is not None
+        assert newest.master_token.same_as(request.master_token)
+        assert not request.offers
+        assert late.finish().pairs == 1
+        assert not lock.held
 
 
 def test_waiters_compete_again_when_nothing_new_came(world: World) -> None:
