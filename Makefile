@@ -7,7 +7,9 @@ JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.deps-stamp
 
-.PHONY: help setup system demo test check unit soak bench format clean
+demo-dialog: dialog
+
+.PHONY: help setup system demo dialog demo-dialog test check unit soak bench format clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -27,6 +29,9 @@ system: ## install SoftHSMv2 and the other system packages, or say the command
 
 demo: setup system ## from nothing to an answered message, with the keys in a SoftHSMv2 token
 	@softhsm/with-softhsm.sh softhsm/demo/run.sh
+
+dialog: setup system ## two services in a dialog: shifts on both sides, a restart, a policy that fails it
+	@softhsm/with-softhsm.sh softhsm/demo-dialog/run.sh
 
 test: setup system check ## everything a change must pass
 	$(BIN)/pytest -n $(JOBS) -m 'not soak'

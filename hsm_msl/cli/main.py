@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hsm_msl.cli.dialog import app as dialog
 from hsm_msl.cli.failures import INTERRUPTED, USAGE, exit_code, say
 from hsm_msl.errors import HsmMslError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     # Its tracebacks print local variables, and those may be secrets.
     pretty_exceptions_enable=False,
 )
+app.add_typer(dialog)
 
 _Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML configuration file.")]
 

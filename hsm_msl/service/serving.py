@@ -85,6 +85,12 @@ def listen(config: Configuration[ServerConfig]) -> socket.socket:
         raise config.error(f"server.{key}", f"{section.host}:{section.port} {problem}") from None
 
 
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
 def serve(config: Configuration[ServerConfig], announce: Callable[[str, ComposedServer], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress.
 
@@ -104,15 +110,26 @@ def serve(config: Configuration[ServerConfig], announce: Callable[[str, Composed
         composed.close()
         raise
     with listener:
-        announce(_url(listener), composed)
+        announce(url_of(listener), composed)
         if section.workers == 1:
-            uvicorn.Server(_settings(config, application(config, composed))).run(sockets=[listener])
+            run(config, application(config, composed), listener)
             return
         # The workers open the token themselves: sessions and logins do not survive a change of process.
         composed.close()
         factory = functools.partial(worker_application, str(config.path))
         settings = _settings(config, factory, factory=True, workers=section.workers)
         Multiprocess(settings, [listener]).run()
+
+
+def run(config: Configuration[ServerConfig], app: ASGIApp, listener: socket.socket) -> None:
+    """Answer on a socket, in this process, until SIGINT or SIGTERM.
+
+    Args:
+        config: the configuration.
+        app: the application.
+        listener: from ``listen``.
+    """
+    uvicorn.Server(_settings(config, app)).run(sockets=[listener])
 
 
 def _settings(
@@ -134,8 +151,3 @@ def _settings(
         server_header=False,
         timeout_graceful_shutdown=config.document.server.grace,
     )
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
