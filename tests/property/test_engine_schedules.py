@@ -18,6 +18,7 @@ from hsm_msl.errors import HsmMslError, MslError
 from hsm_msl.msl.conversation import Conversation, Message, Response, Send, Wait
 from hsm_msl.msl.message.header import MessageHeader
 from hsm_msl.msl.server import MslServer, Request
+from hsm_msl.wire.limits import MAX_MESSAGES
 from msl_messages import corrupt
 from msl_world import ADA, BOB, LIFETIME, RENEWAL_WINDOW, Clock, Credentials, Device, World, secret
 
@@ -82,6 +83,7 @@ class Exchange:
     reply: bytes | None = None
     disturbed: bool = False
     revoked: bool = False
+    pairs: int = 0
 
 
 @dataclass
@@ -215,6 +217,7 @@ class Network:
         return self.exchanges[which % len(self.exchanges)] if self.exchanges else None
 
     def _resume(self, exchange: Exchange, reply: bytes | None) -> None:
+        exchange.pairs += reply is not None
         try:
             exchange.step = exchange.conversation.send(reply)
         except StopIteration as done:
@@ -229,7 +232,8 @@ class Network:
         if isinstance(outcome, Response):
             assert outcome.payload == b"re:" + exchange.payload, "a reply to another message"
             return
-        assert exchange.disturbed or exchange.revoked, f"failed without cause: {outcome}"
+        given_up = exchange.pairs == MAX_MESSAGES // 2  # trouble enough for the whole budget (section 10.5)
+        assert exchange.disturbed or exchange.revoked or given_up, f"failed without cause: {outcome}"
 
     def settle(self) -> None:
         """Let the network be good: everybody finishes, holds nothing, and gets a message through."""
