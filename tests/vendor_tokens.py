@@ -25,7 +25,7 @@ from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import PROFILES
 from hsm_msl.errors import KeyNotFoundError, KeyPolicyError, MechanismUnsupportedError
 from hsm_msl.ports import AesKey, AgreementKey, DecryptionKey, MacAlgorithm, MacKey, SigningKey, WrappingKey
-from key_backends import TokenKeys
+from key_backends import TokenKeys, rsa_pair
 from token_fixture import CIPHER, KeyMaker
 
 VENDOR = os.environ.get("HSM_MSL_TOKEN_PROFILE")
@@ -54,6 +54,12 @@ class VendorKeys(TokenKeys):
         if Mechanism.AES_KEY_WRAP in self.token.connection.mechanisms:
             return super().wrapping(value)
         return self.token.wrapping_key(self.keys.aes(value, CIPHER), by_blocks=True)
+
+    def packing(self) -> WrappingKey:
+        """Return a key that packs session keys: by AES key wrap, or under RSA where there is none."""
+        if Mechanism.AES_KEY_WRAP in self.token.connection.mechanisms:
+            return self.wrapping(bytes(range(80, 96)))
+        return self.token.rsa_wrapping_key(self.keys.rsa(rsa_pair(), (Attribute.UNWRAP,)))
 
 
 class MadeInToken:
@@ -94,6 +100,9 @@ class TpmKeys(VendorKeys):
 
     def ecdh(self, key: Any) -> AgreementKey:
         return self.token.agreement_key(key.label)
+
+    def packing(self) -> WrappingKey:
+        return self._attempted(super().packing)
 
     @staticmethod
     def _attempted(make: Callable[..., Any], *arguments: object) -> Any:

@@ -12,9 +12,26 @@ from hsm_msl.backend.pkcs11.vendors.p11kit import P11KIT
 from hsm_msl.backend.pkcs11.vendors.softhsm import SOFTHSM
 from hsm_msl.backend.pkcs11.vendors.tpm2 import TPM2
 
-__all__ = ["GENERIC", "PROFILES", "SOFTHSM", "VendorProfile"]
+__all__ = ["GENERIC", "PROFILES", "SOFTHSM", "VendorProfile", "recognise"]
 
 PROFILES: Mapping[str, VendorProfile] = {
     profile.name: profile for profile in (GENERIC, SOFTHSM, NSS, OPENCRYPTOKI, TPM2, P11KIT)
 }
 """Every profile by the name a configuration uses."""
+
+
+def recognise(manufacturer: str, model: str) -> VendorProfile:
+    """Return the profile that fits what a token says of itself; ``GENERIC`` when none does.
+
+    A token behind p11-kit shows itself and not p11-kit, so that profile has to be named.
+
+    Args:
+        manufacturer: the token's manufacturer ID.
+        model: its model.
+    """
+    for profile in PROFILES.values():
+        if any(manufacturer.startswith(name) for name in profile.manufacturers) and (
+            not profile.models or any(model.startswith(name) for name in profile.models)
+        ):
+            return profile
+    return GENERIC

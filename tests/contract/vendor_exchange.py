@@ -1,0 +1,156 @@
+"""Whole MSL exchanges whose long-term keys are on one vendor's token; run in its process by ``vendor_runs``."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
+from hsm_msl.backend.pkcs11.token import Token
+from hsm_msl.backend.software import SoftwareVerifyingKey
+from hsm_msl.backend.token_vault import TokenVault
+from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
+from hsm_msl.crypto.symmetric import SymmetricContext
+from hsm_msl.msl.client import MslClient
+from hsm_msl.msl.context import MslContext
+from hsm_msl.msl.entityauth.base import LocalEntity
+from hsm_msl.msl.entityauth.rsa import RsaScheme, rsa_data
+from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
+from hsm_msl.msl.tokens.issuer import TokenIssuer
+from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
+from hsm_msl.msl.tokens.user_id_token import UserIdTokens
+from hsm_msl.ports import MacAlgorithm, SignatureScheme, SigningKey, SymmetricKeys, WrappingKey
+from key_backends import rsa_pair
+from msl_keys import Ephemeral, Ring
+from msl_world import SERVER, Credentials, Device, World, secret
+from vendor_tokens import MadeInToken, VendorKeys
+
+CLIENT = "psk-client"
+IDENTITY_ID = f"{SERVER}-key"
+
+
+def token_keys(backend: VendorKeys, wrapping: WrappingKey | None = None) -> SymmetricKeys:
+    mac = backend.mac(bytes(range(40, 72)), MacAlgorithm.HMAC_SHA256)
+    return SymmetricKeys(backend.aes(bytes(range(16))), mac, wrapping)
+
+
+def identity_of(backend: VendorKeys) -> SigningKey:
+    """A server's RSA identity: imported where the token takes keys, else made in it."""
+    return backend.signing(rsa_pair())
+
+
+def with_identity(world: World, context: MslContext, signing: SigningKey) -> MslContext:
+    """Return the server's context with its identity key on the token, and let the clients trust it."""
+    world.public_keys[IDENTITY_ID] = SoftwareVerifyingKey(signing.public_key)
+    scheme = RsaScheme(world.public_keys, world.grants, IDENTITY_ID, signing)
+    data = rsa_data(SERVER, IDENTITY_ID)
+    local = LocalEntity(data, scheme.context(data), encrypts=False, protects_integrity=True)
+    return replace(context, local=local, entity_schemes={**context.entity_schemes, "RSA": scheme})
+
+
+def converse(world: World, device: Device, context: MslContext) -> None:
+    """A first message that gets tokens, one under them, one with a user, and one after a renewal."""
+    server = world.server(context=context)
+    assert device.ask(secret(b"first"), server.handle).payload == b"first"
+    assert len(device.pairs) <= 2
+    device.pairs.clear()
+    assert device.ask(secret(b"second"), server.handle).payload == b"second"
+    assert len(device.pairs) == 1
+    assert device.ask(secret(b"third", user=Credentials()), server.handle).payload == b"third"
+    world.clock.advance(world.policy.renewal_window + 1)
+    assert device.ask(secret(b"fourth", non_replayable=True), server.handle).payload == b"fourth"
+
+
+def test_a_server_signs_with_its_identity_on_the_token(vendor_backend: VendorKeys) -> None:
+    """Server RSA; the client stays unauthenticated, so the answer is signed by the token."""
+    world = World()
+    context = with_identity(world, world.server_context(), identity_of(vendor_backend))
+    converse(world, world.client("NONE"), context)
+
+
+def test_a_server_keeps_token_keys_and_pre_shared_keys_on_the_token(vendor_backend: VendorKeys) -> None:
+    """Master tokens, user ID tokens, PSK entity authentication and service tokens, every key on the token."""
+    world = World()
+    encryption, mac = os.urandom(16), os.urandom(32)
+    world.preshared[CLIENT] = SymmetricKeys(LocalAesKey(encryption), LocalHmacKey(mac))
+    device = world.client("PSK", CLIENT)
+    world.preshared[CLIENT] = SymmetricKeys(
+        vendor_backend.aes(encryption), vendor_backend.mac(mac, MacAlgorithm.HMAC_SHA256)
+    )
+    world.ring = Ring(token_keys(vendor_backend))
+    world.service_token_keys = {"": SymmetricContext(token_keys(vendor_backend), "service-tokens", world.random)}
+    context = with_identity(world, world.server_context(), identity_of(vendor_backend))
+    converse(world, device, context)
+
+
+def test_session_keys_never_leave_the_token(vendor_backend: VendorKeys, vendor_token: Token) -> None:
+    """``token`` residency over ASYMMETRIC_WRAPPED / RSA; packed by AES key wrap, or under RSA where there is none."""
+    wrapping = vendor_backend.packing()
+    world = World()
+    ring = world.ring = Ring(token_keys(vendor_backend, wrapping))
+    vault = TokenVault(TokenResidentKeys(vendor_token), ring)
+    base = with_identity(world, world.server_context(), identity_of(vendor_backend))
+    master_tokens = MasterTokens(base.token_keys, vault, world.random, TokenCache(100))
+    issuer = TokenIssuer(
+        master_tokens,
+        UserIdTokens(base.token_keys, TokenCache(100)),
+        world.policy,
+        clock=world.clock,
+        random=world.random,
+        replays=world.replays,
+        renewals=world.renewals,
+        revocations=world.revocations,
+    )
+    exchange = AsymmetricWrapped(Ephemeral(world.random), vault, world.random)
+    context = replace(
+        base, master_tokens=master_tokens, issuer=issuer, vault=vault, key_exchanges={exchange.name: exchange}
+    )
+    device = world.client("NONE", offers=("ASYMMETRIC_WRAPPED",))
+    mine = device.context.key_exchanges["ASYMMETRIC_WRAPPED"]
+    assert isinstance(mine, AsymmetricWrapped)
+    device.engine = MslClient(device.context, device.state, lambda: [mine.request("RSA")], lock=device.lock)
+    converse(world, device, context)
+
+
+def test_threads_share_the_token(vendor_backend: VendorKeys, vendor_token: Token) -> None:
+    """Four threads on separate sessions: a wrong result or a crash would show within a second of work."""
+    signing = identity_of(vendor_backend)
+    calls = [lambda: len(signing.sign(b"data", SignatureScheme.RSA_PKCS1_SHA256)) == 256]
+    if not isinstance(rsa_pair(), MadeInToken):
+        keys = token_keys(vendor_backend)
+        assert keys.encryption is not None
+        assert keys.mac is not None
+        aes, mac, tag = keys.encryption, keys.mac, keys.mac.sign(b"data")
+        block = aes.encrypt_ecb(bytes(16))
+        calls = [
+            lambda: mac.sign(b"data") == tag,
+            lambda: aes.encrypt_ecb(bytes(16)) == block,
+            lambda: len(vendor_token.random(16)) == 16,
+        ]
+    wrong: list[object] = []
+    deadline = time.monotonic() + 1.0
+
+    def work() -> None:
+        try:
+            while time.monotonic() < deadline:
+                wrong.extend(call for call in calls if not call())
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("size", [1, 32, 65536])
+def test_random_bytes(vendor_token: Token, size: int) -> None:
+    drawn = vendor_token.random(size)
+    assert len(drawn) == size
+    assert size < 32 or drawn != vendor_token.random(size)
