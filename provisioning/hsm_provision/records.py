@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +28,7 @@ from hsm_provision.manifest import (
     write_manifest,
 )
 from hsm_provision.plan import Plan
-from hsm_provision.private_files import replace_private_file
+from hsm_provision.private_files import make_private_directory, replace_private_file
 from hsm_provision.token.objects import TokenSession, list_keys, public_spki
 from hsm_provision.token.signing import sign_with
 
@@ -68,6 +71,24 @@ class Records:
     def audit(self) -> AuditLog:
         """Return the audit log, ready to append."""
         return AuditLog(self.audit_path, now=self.now, actor=self.actor)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs of this tool away from these records for the length of a ``with`` block.
+
+        Raises:
+            ConfigurationError: another run holds them, or the directory cannot be made.
+        """
+        make_private_directory(self.directory)
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigurationError(f"{self.directory}: another hsm-provision is at work here") from None
+            yield
+        finally:
+            os.close(descriptor)
 
     def manifest(self) -> Manifest | None:
         """Return the stored manifest, or None. Raises ConfigurationError when it is damaged."""

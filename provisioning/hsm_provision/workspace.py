@@ -65,7 +65,7 @@ class Workspace:
     def office(self) -> Iterator[KeyOffice]:
         """Log in for a step of a key's life. Raises as ``session``."""
         document = self.file.document
-        with self.session() as session:
+        with self.records.held(), self.session() as session:
             yield KeyOffice(session, self.records, self.profiles, document.ceremony, document.records.signing_key)
 
     def required_manifest(self) -> Manifest:
@@ -114,6 +114,10 @@ class Workspace:
                 digest=agreed,
                 needed=document.policy.apply_approvals,
             )
+        with self.records.held():
+            return self._apply(agreed, progress)
+
+    def _apply(self, agreed: str | None, progress: Progress) -> Applied:
         interrupted = self.records.started(self.file.document.ceremony)
         begun: Plan | None = None
         if self.token_absent():

@@ -231,3 +231,22 @@ def test_a_manifest_changed_by_hand_is_refused(bench: CeremonyBench) -> None:
     outcome = bench.run("apply", ceremony)
     assert outcome.code == 2
     assert "signature does not fit" in one_line(outcome.err)
+
+
+HOLD = """
+import subprocess, sys
+from pathlib import Path
+from hsm_provision.records import Records
+with Records(Path("records"), lambda: 0.0, "holder").held():
+    done = subprocess.run([sys.executable, "-m", "hsm_provision", "apply", sys.argv[1]], capture_output=True, text=True)
+print(done.stderr)
+sys.exit(done.returncode)
+"""
+
+
+def test_two_runs_on_the_same_records_do_not_meet(bench: CeremonyBench) -> None:
+    ceremony = bench.ceremony(ENCRYPTION)
+    outcome = bench.script(HOLD, ceremony)
+    assert outcome.code == 2
+    assert "another hsm-provision is at work" in outcome.out
+    assert bench.run("apply", ceremony).code == 0
