@@ -11,6 +11,7 @@ from hsm_msl.crypto.context import CryptoContext
 from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.token_keys import TokenKeys
 from hsm_msl.errors import ErrorCode, MslError
+from hsm_msl.msl.tokens.outer import is_expired, is_renewable, read_outer
 from hsm_msl.ports import RandomBytes, SessionData, SessionVault, SymmetricKeys
 from hsm_msl.wire import binary, codec, fields
 from hsm_msl.wire.limits import MAX_LONG, SEQUENCE_WRAP_MARGIN
@@ -48,15 +49,11 @@ class MasterToken:
 
     def is_renewable(self, remote_now: float | None, local_now: float) -> bool:
         """Tell whether the renewal window is open; an opaque token is renewable while remote time is unknown."""
-        if remote_now is not None:
-            return self.renewal_window <= remote_now
-        return self.renewal_window <= local_now if self.verified else True
+        return is_renewable(self.renewal_window, self.verified, remote_now, local_now)
 
     def is_expired(self, remote_now: float | None, local_now: float) -> bool:
         """Tell whether the token is past its expiration; an opaque one is not while remote time is unknown."""
-        if remote_now is not None:
-            return self.expiration <= remote_now
-        return self.expiration <= local_now if self.verified else False
+        return is_expired(self.expiration, self.verified, remote_now, local_now)
 
     def is_newer_than(self, other: MasterToken) -> bool:
         """Compare by sequence number with wrap-around, then by expiration (msl-schemes section 13.5)."""
@@ -159,14 +156,9 @@ class MasterTokens:
         cached: MasterToken | None = self._cache.get(obj.get("tokendata"), obj.get("signature"))
         if cached is not None:
             return cached
-        tokendata = fields.string(obj, "tokendata")
-        signature = fields.string(obj, "signature")
-        data = binary.decode(tokendata)
-        if not data:
-            raise MslError(ErrorCode.MASTERTOKEN_TOKENDATA_MISSING)
-        context = self._keys.verify(data, binary.decode(signature))
         failure = ErrorCode.MASTERTOKEN_TOKENDATA_PARSE_ERROR
-        inner = codec.decode(data, failure)
+        missing = ErrorCode.MASTERTOKEN_TOKENDATA_MISSING
+        tokendata, signature, inner, context = read_outer(obj, self._keys, missing, failure)
         window = fields.integer(inner, "renewalwindow", failure)
         expiration = fields.integer(inner, "expiration", failure)
         sequence = fields.integer(inner, "sequencenumber", failure)

@@ -9,6 +9,7 @@ from typing import Any
 from hsm_msl.crypto.token_keys import TokenKeys
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.tokens.master_token import MasterToken, TokenCache
+from hsm_msl.msl.tokens.outer import is_expired, is_renewable, read_outer
 from hsm_msl.wire import binary, codec, fields
 
 
@@ -35,15 +36,11 @@ class UserIdToken:
 
     def is_renewable(self, remote_now: float | None, local_now: float) -> bool:
         """Tell whether the renewal window is open; as for master tokens."""
-        if remote_now is not None:
-            return self.renewal_window <= remote_now
-        return self.renewal_window <= local_now if self.verified else True
+        return is_renewable(self.renewal_window, self.verified, remote_now, local_now)
 
     def is_expired(self, remote_now: float | None, local_now: float) -> bool:
         """Tell whether the token is past its expiration; as for master tokens."""
-        if remote_now is not None:
-            return self.expiration <= remote_now
-        return self.expiration <= local_now if self.verified else False
+        return is_expired(self.expiration, self.verified, remote_now, local_now)
 
     def is_bound_to(self, master_token: MasterToken | None) -> bool:
         """Tell whether the token belongs to this master token, by serial number."""
@@ -79,14 +76,9 @@ class UserIdTokens:
         return token
 
     def _parse(self, obj: Mapping[str, Any]) -> UserIdToken:
-        tokendata = fields.string(obj, "tokendata")
-        signature = fields.string(obj, "signature")
-        data = binary.decode(tokendata)
-        if not data:
-            raise MslError(ErrorCode.USERIDTOKEN_TOKENDATA_MISSING)
-        context = self._keys.verify(data, binary.decode(signature))
         failure = ErrorCode.USERIDTOKEN_TOKENDATA_PARSE_ERROR
-        inner = codec.decode(data, failure)
+        missing = ErrorCode.USERIDTOKEN_TOKENDATA_MISSING
+        tokendata, signature, inner, context = read_outer(obj, self._keys, missing, failure)
         window = fields.integer(inner, "renewalwindow", failure)
         expiration = fields.integer(inner, "expiration", failure)
         master = fields.integer(inner, "mtserialnumber", failure)
