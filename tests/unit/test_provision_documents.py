@@ -127,3 +127,13 @@ def test_foreign_labels_are_not_ours() -> None:
     assert parse_label("a.b.v01") is None
     assert parse_label("a.mac.v1") == KeyName("a", "mac", 1)
     assert key_id("a.mac.v1") != key_id("a.mac.v2")
+
+
+@pytest.mark.parametrize("kind", ["ceremony", "profile"])
+def test_the_published_schema_is_the_one_the_code_reads_by(
+    kind: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    from hsm_provision.cli.main import run
+
+    assert run(["schema", kind]) == 0
+    assert capsysbinary.readouterr().out == (PROFILES.parent / "schema" / f"{kind}.schema.json").read_bytes()

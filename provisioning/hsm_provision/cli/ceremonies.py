@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
 
 from hsm_provision.apply import Applied
+from hsm_provision.ceremony import Ceremony
 from hsm_provision.cli.console import (
     ActorOption,
     CeremonyArgument,
@@ -20,6 +21,7 @@ from hsm_provision.cli.console import (
 )
 from hsm_provision.errors import ExitCode
 from hsm_provision.plan import Plan, plan_rows
+from hsm_provision.profiles import KeyProfile
 
 
 def plan(
@@ -64,10 +66,23 @@ def apply(
     return int(ExitCode.DONE)
 
 
+def schema(
+    kind: Annotated[Literal["ceremony", "profile"], typer.Argument(help="Which kind of file.")] = "ceremony",
+) -> int:
+    """Print the JSON Schema of ceremony or profile files, for editors that check TOML while it is written.
+
+    Example: hsm-provision schema ceremony > ceremony.schema.json
+    """
+    described = msgspec.json.schema(Ceremony if kind == "ceremony" else KeyProfile)
+    typer.echo(msgspec.json.format(msgspec.json.encode(described, order="deterministic"), indent=2))
+    return int(ExitCode.DONE)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command()(plan)
     app.command()(apply)
+    app.command()(schema)
 
 
 def _print_plan(made: Plan, *, templates: bool) -> None:
