@@ -95,7 +95,8 @@ def _jwe(header: str, key: str, iv: str, ciphertext: str, tag: str, unwrap: Open
 
 
 def _compact_jwe(text: str, unwrap: Open) -> bytes:
-    return _jwe(*text.split("."), unwrap)  # type: ignore[arg-type]  # five parts and the opener
+    header, key, iv, ciphertext, tag = text.split(".")
+    return _jwe(header, key, iv, ciphertext, tag, unwrap)
 
 
 def _json_jwe(data: bytes, unwrap: Open) -> bytes:

@@ -20,7 +20,7 @@ from hsm_msl.crypto.transport import WrapTransport
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.entityauth.psk import PskScheme
 from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
-from hsm_msl.msl.keyx.base import PendingKeyRequest, Requester, parse_key_request, respond
+from hsm_msl.msl.keyx.base import KeyExchange, PendingKeyRequest, Requester, parse_key_request, respond
 from hsm_msl.msl.keyx.dh_group import DhGroup
 from hsm_msl.msl.keyx.diffie_hellman import DiffieHellman
 from hsm_msl.msl.keyx.jwe_ladder import jwe_ladder
@@ -181,7 +181,7 @@ def accept_agreement(response_id: str, secret: object) -> object:
 
 
 def untrusted(name: str, keydata: dict[str, Any]) -> Case:
-    exchanges = {
+    exchanges: dict[str, KeyExchange] = {
         "ASYMMETRIC_WRAPPED": asymmetric(),
         "SYMMETRIC_WRAPPED": SymmetricWrapped(VAULT, psk()),
         "DIFFIE_HELLMAN": DiffieHellman({"g": DhGroup(PRIME, 2)}, EPHEMERAL, VAULT),

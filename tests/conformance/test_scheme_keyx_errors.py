@@ -18,7 +18,7 @@ from hsm_msl.crypto.transport import RsaTransport, WrapTransport
 from hsm_msl.errors import BackendUnavailableError, DataRejectedError, ErrorCode, ResponseCode
 from hsm_msl.msl.entityauth.psk import PskScheme
 from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
-from hsm_msl.msl.keyx.base import PendingKeyRequest, Requester, respond
+from hsm_msl.msl.keyx.base import KeyExchange, PendingKeyRequest, Requester, respond
 from hsm_msl.msl.keyx.dh_group import STANDARD_GROUPS, DhGroup, decode_group, encode_group
 from hsm_msl.msl.keyx.diffie_hellman import DiffieHellman
 from hsm_msl.msl.keyx.jwe_ladder import jwe_ladder
@@ -112,7 +112,7 @@ def test_the_issuers_preference_decides_and_a_failing_candidate_is_passed_over()
     """Section 4.2, rules 3 and 4."""
     symmetric = SymmetricWrapped(VAULT, psk())  # fails: no wrapping key
     agreement = DiffieHellman(STANDARD_GROUPS, EPHEMERAL, VAULT)
-    exchanges = {symmetric.name: symmetric, agreement.name: agreement}
+    exchanges: dict[str, KeyExchange] = {symmetric.name: symmetric, agreement.name: agreement}
     offers = [agreement.request("modp-2048").request, symmetric.request().request]
     assert respond(exchanges, offers, REQUESTER, TokenWorld().issuer, Hooks()).scheme == "DIFFIE_HELLMAN"
     with refused(ErrorCode.WRAP_NOT_SUPPORTED, FAIL):
