@@ -126,8 +126,8 @@ def test_c48_crash_between_delivery_and_ack() -> None:
     assert world.a.state(dialog, INIT).base_out == 3
 
 
-def forged_twin(world: World, dialog: bytes, seq: int) -> bytes:
-    """What a holder of the key could make: another message under a number that was used."""
+def forged_twin(world: World, dialog: bytes, seq: int, body: bytes | None = None) -> bytes:
+    """What a holder of the key could make: another message under a number that was used, or a body that is none."""
     state = world.a.state(dialog, INIT)
     with world.a.store.reading() as tx:
         own = world.a.engine._outbound.load(tx, state, state.out_generation, world.clock())
@@ -136,7 +136,7 @@ def forged_twin(world: World, dialog: bytes, seq: int) -> bytes:
         dialog=dialog, direction=0, kind=1, seq=seq, message_type="t", generation=own.generation,
         dsk_id=own.dsk_id, suite=own.suite, expiry=state.expires_at,
     ).encode()  # fmt: skip
-    body = own.keys.seal(seq, 0, b"\0twin", core)
+    body = own.keys.seal(seq, 0, b"\0twin", core) if body is None else body
     ext = Ext().encode()
     return assemble(core, ext, body, own.keys.tag(tag_input(core, ext, body)))
 
@@ -151,6 +151,13 @@ def test_c49_same_number_other_contents_is_a_protocol_failure(parked: bool) -> N
     world.deliver(world.b, [forged_twin(world, dialog, 3)])
     state = world.b.state(dialog, TARGET)
     assert (state.state, state.reason) == (State.FAILED, Reason.PROTOCOL)
+
+
+def test_c49_a_body_that_does_not_open_is_no_message_whatever_the_tag_says() -> None:
+    world = World()
+    dialog = world.open()
+    assert world.deliver(world.b, [forged_twin(world, dialog, 2, body=bytes(40))]) == []
+    assert world.b.state(dialog, TARGET).next_in == 2
 
 
 def test_c50_fragments_lost_duplicated_reordered() -> None:
@@ -315,7 +322,7 @@ def test_c55_restore_from_backup_forces_a_shift_and_asks_the_peer() -> None:
     world.a.engine.check_incarnation("node", mirror)
     world.a.send(dialog, INIT, b"two", b"three", b"four", b"five")
     packets = world.outgoing(world.a)
-    world.deliver(world.b, packets[:2] + packets[3:])  # "five" is parked, "four" is lost
+    (delayed,) = world.deliver(world.b, packets[:2] + packets[3:])  # "five" is parked, "four" is lost
     used = {(parse(data).core.generation, parse(data).core.seq) for data in packets}
     restored(world.a, backup, mirror)
     assert world.a.send(dialog, INIT, b"after the restore") == 0, "nothing is sealed before the peer answered"
@@ -327,9 +334,30 @@ def test_c55_restore_from_backup_forces_a_shift_and_asks_the_peer() -> None:
     assert state.out_generation == 1001
     assert state.next_out == 5
     assert (1001, 4) not in used
+    world.deliver(world.a, [delayed])
+    assert world.a.state(dialog, INIT).state == State.CONVERSING, "what was said before the restore is past"
     world.b.send(dialog, TARGET, b"still talking")
     world.settle()
     assert world.a.bodies(dialog, INIT) == [b"still talking"]
+
+
+def test_c55_what_is_parked_in_the_same_batch_as_the_recovery_is_forgotten_too() -> None:
+    store = MemoryDialogStore()
+    world = World(initiator_store=store, policy=QUIET)
+    mirror = FileMirror()
+    world.a.engine.check_incarnation("node", mirror)
+    dialog = world.open()
+    backup = MemoryDialogStore()
+    backup._tables = copy.deepcopy(store._tables)
+    world.a.engine.check_incarnation("node", mirror)
+    world.a.send(dialog, INIT, b"lost", b"parked")
+    late = world.outgoing(world.a)[1:]
+    restored(world.a, backup, mirror)
+    probe = world.outgoing(world.a)
+    world.deliver(world.a, world.deliver(world.b, late + probe))
+    world.a.send(dialog, INIT, b"new two", b"new three")
+    world.settle()
+    assert world.b.bodies(dialog, TARGET) == [b"new two", b"new three"]
 
 
 def test_c55_messages_that_were_in_the_backup_and_not_delivered_arrive_as_they_were() -> None:

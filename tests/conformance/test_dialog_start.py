@@ -135,6 +135,15 @@ def test_c09_kek_header_swapped_under_a_valid_pair_header() -> None:
     assert world.b.engine.counted["session_keys_unwrapped"] == 0
 
 
+def test_c09_the_signature_covers_the_wrapped_key_itself() -> None:
+    world = World()
+    packet = parse(first_packet(world))
+    header = parse_kek(packet.ext.kek or b"")
+    swapped = msgspec.structs.replace(header, wrapped=bytes(len(header.wrapped))).encode()
+    with pytest.raises(PeerRejectedError, match="vouches for another"):
+        verify_pair(world.b.name, packet.ext.pair or b"", swapped, world.b.binding(world.a), world.clock())
+
+
 def test_c10_session_key_header_moved_to_another_dialog() -> None:
     world = World()
     one, two = first_packet(world), parse(first_packet(world))
@@ -143,6 +152,9 @@ def test_c10_session_key_header_moved_to_another_dialog() -> None:
     ext = msgspec.structs.replace(parse(one).ext, dsk=two.ext.dsk)
     assert world.deliver(world.b, [assemble(moved.encode(), ext.encode(), parse(one).body, parse(one).tag)]) == []
     assert world.names().count("dropped") == 2
+    claimed = msgspec.structs.replace(parse(one).core, dsk_id=bytes(16))
+    world.deliver(world.b, [assemble(claimed.encode(), parse(one).ext_bytes, parse(one).body, parse(one).tag)])
+    assert bytes(16) not in world.b.engine.context.caches.session_keys._entries
 
 
 @pytest.mark.parametrize("suite", [1, 2])
@@ -263,6 +275,23 @@ def test_c15_recovery_accepts_the_digest_and_nothing_else() -> None:
             verify_pair(
                 world.b.name, sign1(parsed.protected, parsed.payload, wrong_prefix), kek, binding, world.clock()
             )
+
+
+def test_c15_the_right_digest_behind_a_wrong_prefix() -> None:
+    """The whole digest block is compared, not its end."""
+    world, pair, kek = _suite_3()
+    parsed = parse_pair(pair)
+    key = world.a.signing
+    assert isinstance(key, rsa.RSAPrivateKey)
+    numbers = key.private_numbers()
+    size = key.key_size // 8
+    for prefix in (b"", bytes.fromhex("3031300d060960864801650304020205000420")):
+        block = prefix + hashlib.sha256(parsed.signed()).digest()
+        padded = b"\0\1" + b"\xff" * (size - 3 - len(block)) + b"\0" + block
+        signature = pow(int.from_bytes(padded), numbers.d, numbers.public_numbers.n).to_bytes(size)
+        forged = sign1(parsed.protected, parsed.payload, signature)
+        with pytest.raises(PeerRejectedError, match="signature"):
+            verify_pair(world.b.name, forged, kek, world.b.binding(world.a), world.clock())
 
 
 def test_c15_recovery_is_the_private_key_undone_with_the_public_key() -> None:
