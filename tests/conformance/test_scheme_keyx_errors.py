@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from hsm_msl.backend.software import SoftwareEphemeralKeys
 from hsm_msl.crypto.jwe import JweTransport
 from hsm_msl.crypto.sealing import HostVault, LocalWrappingKey
 from hsm_msl.crypto.transport import RsaTransport, WrapTransport
@@ -360,6 +361,14 @@ def test_standard_groups_are_safe_primes(name: str) -> None:
     assert pow(3, half - 1, half) == 1
     assert pow(group.generator, half, group.prime) == 1
     assert decode_group(encode_group(group)) == group
+
+
+def test_an_admitted_group_in_which_no_key_can_be_made() -> None:
+    even = DhGroup(2**64, 3)
+    server = DiffieHellman({}, SoftwareEphemeralKeys(os.urandom), VAULT, admits=lambda group: True)
+    keydata = {"parametersid": "x", "publickey": "Aw==", "parameters": binary.encode(encode_group(even))}
+    with refused(ErrorCode.INVALID_ALGORITHM_PARAMS, FAIL):
+        server.answer(server.parse_request(keydata), REQUESTER)
 
 
 def test_a_key_that_refuses_the_peers_value_is_7011() -> None:

@@ -77,7 +77,7 @@ class DiffieHellman:
             group: a group to send along, for an issuer that does not know the ID but admits the group.
 
         Raises:
-            MslError: UNKNOWN_KEYX_PARAMETERS_ID.
+            MslError: UNKNOWN_KEYX_PARAMETERS_ID, INVALID_ALGORITHM_PARAMS for a group no key can be made in.
             BackendError: no key could be made.
         """
         key, keydata = self._fresh(parameters_id, group or self._agreed(parameters_id))
@@ -90,7 +90,8 @@ class DiffieHellman:
         """Agree with a fresh key of the requester's group.
 
         Raises:
-            MslError: UNKNOWN_KEYX_PARAMETERS_ID, KEYX_INVALID_PUBLIC_KEY for a value outside 2 to p - 2.
+            MslError: UNKNOWN_KEYX_PARAMETERS_ID, INVALID_ALGORITHM_PARAMS for a group no key can be made in,
+                KEYX_INVALID_PUBLIC_KEY for a value outside 2 to p - 2.
             KeyPolicyError: session keys may not pass through this process.
         """
         value = request.parsed
@@ -120,7 +121,10 @@ class DiffieHellman:
         return group
 
     def _fresh(self, parameters_id: str, group: DhGroup) -> tuple[AgreementKey, dict[str, object]]:
-        key = self.ephemeral.agreement(group.prime, group.generator)
+        try:
+            key = self.ephemeral.agreement(group.prime, group.generator)
+        except DataRejectedError:
+            raise MslError(ErrorCode.INVALID_ALGORITHM_PARAMS) from None
         return key, {
             "publickey": binary.encode(normal_form(key.public_value)),
             "parametersid": parameters_id,
