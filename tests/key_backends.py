@@ -16,6 +16,7 @@ from pkcs11 import Attribute
 from hsm_msl.backend import software
 from hsm_msl.backend.pkcs11.public import curve_parameters
 from hsm_msl.backend.pkcs11.token import Token
+from hsm_msl.backend.workers import WorkerToken
 from hsm_msl.ports import (
     AesKey,
     AgreementKey,
@@ -70,11 +71,11 @@ class SoftwareKeys:
 
 
 class TokenKeys:
-    """Keys on a token."""
+    """Keys on a token, held by this process or by workers."""
 
     name = "softhsm"
 
-    def __init__(self, token: Token, keys: KeyMaker) -> None:
+    def __init__(self, token: Token | WorkerToken, keys: KeyMaker) -> None:
         self.token = token
         self.keys = keys
 
@@ -109,7 +110,7 @@ class TokenKeys:
 
 
 # In a process that belongs to another vendor's token (``vendor_tokens``), that token stands for all.
-BACKENDS = ["vendor"] if "HSM_MSL_TOKEN_PROFILE" in os.environ else ["software", "softhsm"]
+BACKENDS = ["vendor"] if "HSM_MSL_TOKEN_PROFILE" in os.environ else ["software", "softhsm", "workers"]
 
 
 @pytest.fixture(params=BACKENDS)
@@ -120,6 +121,8 @@ def backend(request: pytest.FixtureRequest) -> KeyBackend:
         return found
     if request.param == "software":
         return SoftwareKeys()
+    if request.param == "workers":
+        return TokenKeys(request.getfixturevalue("worker_token"), request.getfixturevalue("keys"))
     return TokenKeys(request.getfixturevalue("hsm_token"), request.getfixturevalue("keys"))
 
 

@@ -26,6 +26,7 @@ from hsm_msl.backend.pkcs11.cryptoki import User
 from hsm_msl.backend.pkcs11.login import Login
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
+from hsm_msl.backend.workers import WorkerSpec, WorkerToken, open_worker_token
 from hsm_msl.errors import BackendUnavailableError
 from softhsm_fixture import SoftHsmStore
 
@@ -61,6 +62,9 @@ class TestToken:
     @property
     def pin(self) -> FilePin:
         return FilePin(self.pin_file)
+
+    def worker_spec(self, forge: Forge) -> WorkerSpec:
+        return WorkerSpec(forge.module.path, label=self.label, pin=f"file:{self.pin_file}", profile="softhsm")
 
 
 class Forge:
@@ -254,10 +258,23 @@ def forge(softhsm_store: SoftHsmStore) -> Forge:
 
 
 @pytest.fixture(scope="session")
-def hsm_token(forge: Forge) -> Iterator[Token]:
+def shared_token(forge: Forge) -> TestToken:
     """The token that tests share which do it no harm for good."""
-    made = forge.initialise()
-    token = open_token(forge.module, made.selector, made.pin, SOFTHSM)
+    return forge.initialise()
+
+
+@pytest.fixture(scope="session")
+def hsm_token(forge: Forge, shared_token: TestToken) -> Iterator[Token]:
+    """``shared_token``, opened in this process."""
+    token = open_token(forge.module, shared_token.selector, shared_token.pin, SOFTHSM)
+    yield token
+    token.close()
+
+
+@pytest.fixture(scope="session")
+def worker_token(forge: Forge, shared_token: TestToken) -> Iterator[WorkerToken]:
+    """``shared_token``, held by two worker processes."""
+    token = open_worker_token(shared_token.worker_spec(forge), count=2, deadline_seconds=20)
     yield token
     token.close()
 

@@ -41,7 +41,7 @@ def test_two_processes_of_four_threads(forge: Forge, fresh_token: TestToken, fau
 
 
 def test_processes_that_start_together(forge: Forge, fresh_token: TestToken) -> None:
-    """SoftHSMv2 rewrites the token at every login; a start at that moment used to see no token, or one without PIN."""
+    """SoftHSMv2 rewrites the token at every login; a start at that moment used to see no token, or no PIN on it."""
     token, keys = prepared(forge, fresh_token)
     made = (fresh_token.label, fresh_token.pin_file, keys)
     reports = hammer(*made, seconds=0.2, processes=8, threads=1, faults=False)

@@ -1,0 +1,319 @@
+"""Starts workers, gives each call to a free one, gives up in time on one that is stuck, and replaces the lost.
+
+A worker that hangs inside its module cannot be asked to stop, so it is killed. A call whose worker died may repeat,
+so another worker does it; a call that is stuck is answered with an outage when its deadline is over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from hsm_msl.backend.workers.protocol import (
+    Answer,
+    Call,
+    Made,
+    Recipe,
+    Unwrapped,
+    Value,
+    WorkerSpec,
+    receive,
+    result_of,
+    send,
+)
+from hsm_msl.errors import BackendConfigurationError, BackendError, BackendUnavailableError
+
+START_SECONDS = 30.0
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 30.0
+
+
+class Worker:
+    """One process and its socket.
+
+    Args:
+        spec: what it opens.
+        number: tells its session keys from those of others.
+
+    Raises:
+        BackendConfigurationError: it says that a person must act.
+        BackendUnavailableError: it does not start.
+    """
+
+    def __init__(self, spec: WorkerSpec, number: int) -> None:
+        self.number = number
+        self.unwraps = 0
+        ours, theirs = socket.socketpair()
+        try:
+            # Without -c or a script of ours on the path; the PIN goes neither into arguments nor environment.
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter, a module of this package
+                [sys.executable, "-m", "hsm_msl.backend.workers", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            ours.close()
+            raise BackendUnavailableError(f"a token worker does not start: {error.strerror}") from None
+        finally:
+            theirs.close()
+        self._channel = ours
+        ours.settimeout(START_SECONDS)
+        try:
+            send(ours, _Hello(number, spec))
+            self.pid = result_of(_ANSWERS.decode(receive(ours)))
+        except (EOFError, OSError):
+            self.kill()
+            raise BackendUnavailableError("a token worker ended while it started") from None
+        except BackendError:
+            self.kill()
+            raise
+
+    def call(self, call: Call, deadline: float) -> Answer:
+        """Send a call and wait for its answer.
+
+        Args:
+            call: what to do.
+            deadline: monotonic time.
+
+        Raises:
+            TimeoutError: the deadline is over; the worker is of no use any more.
+            EOFError, OSError: the worker is gone.
+        """
+        self._channel.settimeout(max(0.001, deadline - time.monotonic()))
+        send(self._channel, call)
+        return _ANSWERS.decode(receive(self._channel))
+
+    def kill(self) -> None:
+        """End the process at once and wait for it."""
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Close the socket, which ends an idle worker; kill it when it does not end."""
+        self._channel.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Hello(msgspec.Struct, array_like=True):
+    number: int
+    spec: WorkerSpec
+
+
+_ANSWERS = msgspec.msgpack.Decoder(Answer)
+
+
+class WorkerPool:
+    """Workers of one token.
+
+    Args:
+        spec: what they open.
+        count: how many.
+        deadline_seconds: how long a call may take, waiting included.
+        unwraps_per_worker: after how many unwrapped keys a worker is replaced, for modules that lose memory with
+            each; 0 means never.
+        monotonic: seconds that never run backwards.
+
+    Raises:
+        BackendConfigurationError: the first worker says that a person must act.
+        BackendUnavailableError: the first worker does not start.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        count: int = 2,
+        deadline_seconds: float = 5.0,
+        unwraps_per_worker: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spec = spec
+        self._deadline = deadline_seconds
+        self._unwraps = unwraps_per_worker
+        self._clock = monotonic
+        self._numbers = itertools.count(1)
+        self._changed = threading.Condition()
+        self._idle: deque[Worker] = deque()
+        self._alive: dict[int, Worker] = {}
+        self._missing = 0
+        self._failure: BackendError | None = None
+        self._forgotten: deque[Made] = deque()
+        self._closed = False
+        self.replaced = 0
+        first = Worker(spec, next(self._numbers))
+        self._alive[first.number] = first
+        self._idle.append(first)
+        for _ in range(count - 1):
+            self._replace()
+
+    @property
+    def size(self) -> int:
+        """How many workers are alive."""
+        return len(self._alive)
+
+    def run(self, call: Call) -> tuple[Value, int]:
+        """Let a worker answer a call.
+
+        Args:
+            call: what to do. A call on what one worker made goes to that worker.
+
+        Returns:
+            The value, and the number of the worker.
+
+        Raises:
+            HsmMslError: what the worker raised.
+            BackendUnavailableError: no worker answered before the deadline.
+            BackendConfigurationError: workers do not start until a person acts.
+        """
+        deadline = self._clock() + self._deadline
+        pinned = _pinned(call)
+        while True:
+            worker = self._take(deadline, pinned)
+            try:
+                self._tidy(worker, deadline)
+                answer = worker.call(call, deadline)
+            except TimeoutError:
+                self._lose(worker)
+                raise BackendUnavailableError(f"the token gave no answer in {self._deadline:.1f} s") from None
+            except (EOFError, OSError):
+                self._lose(worker)
+                continue  # calls may repeat; what was made in this worker is refused by the next round
+            except BaseException:  # an interrupt: the answer to this call must not meet the next one
+                self._lose(worker)
+                raise
+            worker.unwraps += call.verb.startswith("unwrap")
+            self._give(worker)
+            return result_of(answer), worker.number
+
+    def forget(self, recipe: Made) -> None:
+        """Note that nobody holds what a worker made; safe in a finaliser. The worker hears of it with its next call.
+
+        Args:
+            recipe: what was made.
+        """
+        self._forgotten.append(recipe)
+
+    def close(self) -> None:
+        """Stop every worker."""
+        with self._changed:
+            self._closed = True
+            alive, self._alive = list(self._alive.values()), {}
+            self._idle.clear()
+            self._changed.notify_all()
+        for worker in alive:
+            worker.stop()
+
+    def _tidy(self, worker: Worker, deadline: float) -> None:
+        """Tell a worker which of the things it made nobody holds any more."""
+        for _ in range(len(self._forgotten)):
+            try:
+                recipe = self._forgotten.popleft()
+            except IndexError:
+                return
+            if recipe.worker == worker.number:
+                worker.call(Call(recipe, "forget", []), deadline)
+            elif recipe.worker in self._alive:
+                self._forgotten.append(recipe)
+
+    def _take(self, deadline: float, pinned: int | None) -> Worker:
+        with self._changed:
+            while True:
+                if self._closed:
+                    raise BackendUnavailableError("the token was closed")
+                if pinned is not None and pinned not in self._alive:
+                    raise BackendUnavailableError("a key made in a session was lost with its worker")
+                for worker in self._idle:
+                    if pinned is None or worker.number == pinned:
+                        self._idle.remove(worker)
+                        return worker
+                if not self._alive and self._failure is not None:
+                    raise type(self._failure)(str(self._failure))
+                if not self._changed.wait(max(0.0, deadline - self._clock())):
+                    raise BackendUnavailableError(f"no token worker became free in {self._deadline:.1f} s")
+
+    def _give(self, worker: Worker) -> None:
+        if self._unwraps and worker.unwraps >= self._unwraps:
+            self._lose(worker, gently=True)
+            return
+        with self._changed:
+            if not self._closed:
+                self._idle.append(worker)
+                self._changed.notify_all()
+
+    def _lose(self, worker: Worker, *, gently: bool = False) -> None:
+        with self._changed:
+            self._alive.pop(worker.number, None)
+            self._changed.notify_all()
+            closed = self._closed
+        (worker.stop if gently else worker.kill)()
+        if not closed:
+            self.replaced += 1
+            self._replace()
+
+    def _replace(self) -> None:
+        with self._changed:
+            self._missing += 1
+            if self._missing > 1:
+                return  # the thread that is at work takes this one as well
+        threading.Thread(target=self._start_missing, name="token-workers", daemon=True).start()
+
+    def _start_missing(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                worker = Worker(self._spec, next(self._numbers))
+            except BackendConfigurationError as error:
+                # Most of all a refused PIN: another process would try it again, and another.
+                with self._changed:
+                    self._failure, self._missing = error, 0
+                    self._changed.notify_all()
+                return
+            except BackendError as error:
+                with self._changed:
+                    self._failure = error
+                    self._changed.notify_all()
+                    if self._changed.wait_for(lambda: self._closed, pause):
+                        return
+                pause = min(LONGEST_PAUSE, pause * 2)
+                continue
+            with self._changed:
+                self._failure = None
+                self._missing -= 1
+                left = self._missing
+                if not self._closed:
+                    self._alive[worker.number] = worker
+                    self._idle.append(worker)
+                    self._changed.notify_all()
+            if self._closed:
+                worker.stop()
+                return
+            if not left:
+                return
+            pause = FIRST_PAUSE
+
+
+def _pinned(call: Call) -> int | None:
+    for recipe in (call.recipe, *call.keys):
+        root = _root(recipe)
+        if isinstance(root, Made):
+            return root.worker
+    return None
+
+
+def _root(recipe: Recipe) -> Recipe:
+    while isinstance(recipe, Unwrapped):
+        recipe = recipe.parent
+    return recipe

@@ -1,0 +1,249 @@
+"""The process that holds a token: opens it, answers calls one after the other, and ends when its socket closes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hsm_msl.backend.pin import pin_source
+from hsm_msl.backend.pkcs11 import module
+from hsm_msl.backend.pkcs11.connection import TokenSelector
+from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
+from hsm_msl.backend.pkcs11.token import Token, open_token
+from hsm_msl.backend.pkcs11.vendors import PROFILES
+from hsm_msl.backend.workers.protocol import (
+    Answer,
+    Call,
+    Made,
+    OnToken,
+    Recipe,
+    TokenItself,
+    Unwrapped,
+    Value,
+    WorkerSpec,
+    receive,
+    refusal,
+    send,
+)
+from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError, HsmMslError, UsageError
+from hsm_msl.ports import MacAlgorithm, RsaPadding, SignatureScheme
+
+CACHED_HANDLES = 4096
+"""Session keys beyond this many are unwrapped again when they are used again."""
+
+ROLES = frozenset(
+    (
+        "aes_key",
+        "mac_key",
+        "wrapping_key",
+        "signing_key",
+        "decryption_key",
+        "unwrapping_key",
+        "agreement_key",
+    )
+)
+CURVES: dict[str, ec.EllipticCurve] = {
+    "secp256r1": ec.SECP256R1(),
+    "secp384r1": ec.SECP384R1(),
+    "secp521r1": ec.SECP521R1(),
+}
+
+# Arguments that are members of an enumeration travel by name; the verb tells of which.
+_ENUMERATIONS: dict[str, type[SignatureScheme] | type[RsaPadding]] = {
+    "sign": SignatureScheme,
+    "decrypt": RsaPadding,
+    "unwrap_exchange": RsaPadding,
+    "wrap_for_rsa": RsaPadding,
+    "wrap_for": RsaPadding,
+}
+
+VERBS = frozenset(
+    (
+        "encrypt_ecb",
+        "decrypt_ecb",
+        "encrypt_cbc",
+        "decrypt_cbc",
+        "crypt_ctr",
+        "encrypt_gcm",
+        "decrypt_gcm",
+        "sign",
+        "verify",
+        "decrypt",
+        "agree",
+        "wrap",
+        "unwrap",
+        "wrap_key",
+        "wrap_for_rsa",
+        "wrap_under",
+        "unwrap_exchange",
+        "ready",
+        "public_key",
+        "public_value",
+        "random",
+        "mechanisms",
+        "generate_aes",
+        "generate_mac",
+        "generate_exchange",
+        "agreed_wrapping",
+        "ephemeral_dh",
+        "ephemeral_ecdh",
+        "wrap_for",
+        "forget",
+    )
+)
+"""What a call may name; nothing else of an object can be reached."""
+
+
+class TokenServer:
+    """Answers calls on one token.
+
+    Args:
+        token: the token, logged in.
+        number: this worker's number, in the recipes of what it makes.
+    """
+
+    def __init__(self, token: Token, number: int) -> None:
+        self._token = token
+        self._number = number
+        self._resident = TokenResidentKeys(token)
+        self._handles: OrderedDict[Recipe, Any] = OrderedDict()
+        self._made: dict[int, Any] = {}
+        self._counter = 0
+
+    def answer(self, call: Call) -> Answer:
+        """Do what a call asks.
+
+        Args:
+            call: from the service.
+
+        Returns:
+            The result or one of our exceptions; everything else is an outage without details.
+        """
+        try:
+            if call.verb not in VERBS:
+                raise UsageError(f"no such call: {call.verb!r}")
+            return Answer(self._run(call))
+        except HsmMslError as error:
+            return refusal(error)
+        except Exception as error:  # whatever it is, the service must hear of it
+            return refusal(BackendUnavailableError(f"the worker failed: {type(error).__name__}"))
+
+    def _run(self, call: Call) -> Value:
+        if isinstance(call.recipe, TokenItself):
+            return self._run_token(call)
+        handle = self._handle(call.recipe)
+        if call.verb == "forget":
+            self._forget(call.recipe)
+            return None
+        if call.verb == "ready":
+            return None
+        if call.verb in ("public_key", "public_value"):
+            value: bytes = getattr(handle, call.verb)
+            return value
+        result = getattr(handle, call.verb)(*self._arguments(call), **call.named)
+        if call.verb == "unwrap_exchange":
+            return self._keep(result)
+        answer: Value = result
+        return answer
+
+    def _run_token(self, call: Call) -> Value:
+        token, arguments = self._token, self._arguments(call)
+        match call.verb:
+            case "random":
+                return token.random(*arguments)
+            case "mechanisms":
+                return sorted(token.mechanisms())
+            case "generate_aes":
+                return self._keep(token.generate_aes(*arguments))
+            case "generate_mac":
+                return self._keep(token.generate_mac(arguments[0], MacAlgorithm[arguments[1]]))
+            case "generate_exchange":
+                return self._keep(token.exchange_keys().generate(*arguments))
+            case "agreed_wrapping":
+                return self._keep(token.exchange_keys().wrapping_key(*arguments))
+            case "ephemeral_dh":
+                prime, generator = (int.from_bytes(value, "big") for value in arguments)
+                return self._keep(token.ephemeral_dh(prime, generator))
+            case "ephemeral_ecdh":
+                return self._keep(token.ephemeral_ecdh(CURVES[arguments[0]]))
+            case "wrap_for":
+                return self._resident.wrap_for(*arguments)
+        raise UsageError(f"no such call on a token: {call.verb!r}")
+
+    def _arguments(self, call: Call) -> list[Any]:
+        members = _ENUMERATIONS.get(call.verb)
+        values = [members[item] if members and isinstance(item, str) else item for item in call.arguments]
+        return [*(self._handle(recipe) for recipe in call.keys), *values]
+
+    def _handle(self, recipe: Recipe) -> Any:
+        if isinstance(recipe, Made):
+            if recipe.worker != self._number or recipe.number not in self._made:
+                raise BackendUnavailableError("a key made in a session was lost with its worker")
+            return self._made[recipe.number]
+        handle = self._handles.get(recipe)
+        if handle is None:
+            handle = self._handles[recipe] = self._open(recipe)
+            while len(self._handles) > CACHED_HANDLES:
+                self._handles.popitem(last=False)
+        else:
+            self._handles.move_to_end(recipe)
+        return handle
+
+    def _open(self, recipe: Recipe) -> Any:
+        algorithm = getattr(recipe, "algorithm", None)
+        extra = () if algorithm is None else (MacAlgorithm[algorithm],)
+        if isinstance(recipe, OnToken) and recipe.role in ROLES:
+            return getattr(self._token, recipe.role)(recipe.label, *extra, id=recipe.id)
+        if isinstance(recipe, Unwrapped) and recipe.verb in ("unwrap_aes", "unwrap_mac", "unwrap_wrapping"):
+            return getattr(self._handle(recipe.parent), recipe.verb)(recipe.wrapped, *extra)
+        raise UsageError("no such key")
+
+    def _keep(self, handle: Any) -> int:
+        self._counter += 1
+        self._made[self._counter] = handle
+        return self._counter
+
+    def _forget(self, recipe: Recipe) -> None:
+        if isinstance(recipe, Made):
+            self._made.pop(recipe.number, None)
+        else:
+            self._handles.pop(recipe, None)
+
+
+def serve(channel: socket.socket) -> None:
+    """Open the token that the first frame describes, report, and answer calls until the other end is gone.
+
+    Args:
+        channel: this process's end of the socket pair.
+    """
+    number, spec = msgspec.msgpack.decode(receive(channel), type=tuple[int, WorkerSpec])
+    try:
+        server = TokenServer(_open(spec), number)
+    except HsmMslError as error:
+        send(channel, refusal(error))
+        return
+    send(channel, Answer(os.getpid()))
+    calls = msgspec.msgpack.Decoder(Call)
+    while True:
+        try:
+            frame = receive(channel)
+        except (EOFError, OSError):
+            return
+        send(channel, server.answer(calls.decode(frame)))
+
+
+def _open(spec: WorkerSpec) -> Token:
+    profile = PROFILES.get(spec.profile)
+    if profile is None:
+        raise BackendConfigurationError(f"no vendor profile {spec.profile!r}; known: {', '.join(sorted(PROFILES))}")
+    return open_token(
+        module.load(spec.module, reserved=spec.reserved),
+        TokenSelector(label=spec.label, serial=spec.serial),
+        pin_source(spec.pin) if spec.pin is not None else None,
+        profile,
+    )

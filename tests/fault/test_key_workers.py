@@ -1,0 +1,259 @@
+"""Tokens in processes of their own: what a hang, a crash and a refused PIN cost, and that no key is in the service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pkcs11 import Attribute
+
+from hsm_msl.backend.pkcs11.token import open_token
+from hsm_msl.backend.pkcs11.vendors import SOFTHSM
+from hsm_msl.backend.workers import WorkerSpec, WorkerToken, open_worker_token
+from hsm_msl.backend.workers.protocol import Call, TokenItself
+from hsm_msl.dialog_ports import ExchangeKey, ExchangeKeys, UnwrappingKey
+from hsm_msl.errors import (
+    BackendConfigurationError,
+    BackendUnavailableError,
+    KeyNotFoundError,
+    KeyPolicyError,
+    UsageError,
+)
+from hsm_msl.ports import MacAlgorithm, RsaPadding
+from key_backends import rsa_pair, spki
+from memory_scan import find_in_memory, forms_of
+from token_fixture import WRAP, Forge, KeyMaker, TestToken
+
+KEK_VALUE = bytes(range(16))
+
+
+@pytest.fixture
+def kek_label(forge: Forge, fresh_token: TestToken) -> Iterator[str]:
+    """A wrapping key on ``fresh_token``."""
+    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, SOFTHSM)
+    yield KeyMaker(token).aes(KEK_VALUE, WRAP)
+    token.close()
+
+
+@pytest.fixture
+def token(forge: Forge, fresh_token: TestToken) -> Iterator[WorkerToken]:
+    """``fresh_token``, held by two workers that must answer within a second."""
+    opened = open_worker_token(fresh_token.worker_spec(forge), count=2, deadline_seconds=1)
+    wait_until(lambda: opened.pool.size == 2)
+    yield opened
+    opened.close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def pids(token: WorkerToken) -> list[int]:
+    return [worker.pid for worker in token.pool._alive.values()]
+
+
+def test_a_stuck_worker_costs_one_call_its_deadline(token: WorkerToken, kek_label: str) -> None:
+    """The module hangs: the caller hears of an outage in time, the process is replaced, the next call works."""
+    key = token.wrapping_key(kek_label)
+    for pid in pids(token):
+        os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(BackendUnavailableError, match="no answer"):
+        key.wrap(bytes(16))
+    assert time.monotonic() - started < 2
+    wait_until(lambda: works(key))
+    assert token.pool.replaced >= 1
+
+
+def works(key: object) -> bool:
+    try:
+        assert key.unwrap(key.wrap(bytes(16))) == bytes(16)  # type: ignore[attr-defined]
+    except BackendUnavailableError:
+        return False
+    return True
+
+
+def test_a_dead_worker_costs_nobody_an_error(token: WorkerToken, kek_label: str) -> None:
+    """The call is done by another worker, unwrapped keys included: they are named by what they are unwrapped from."""
+    key = token.wrapping_key(kek_label)
+    session_key = key.unwrap_aes(key.wrap(bytes(32)))
+    before = session_key.encrypt_ecb(bytes(16))
+    for _ in range(3):
+        os.kill(pids(token)[0], signal.SIGKILL)
+        assert key.unwrap(key.wrap(bytes(16))) == bytes(16)
+        assert session_key.encrypt_ecb(bytes(16)) == before
+        wait_until(lambda: token.pool.size == 2)
+
+
+def test_what_a_worker_made_is_gone_with_it(token: WorkerToken, kek_label: str) -> None:
+    made = token.generate_aes(16)
+    wrapped = token.wrapping_key(kek_label).wrap_key(made)
+    expected = made.encrypt_ecb(bytes(16))
+    for pid in pids(token):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(BackendUnavailableError, match="lost with its worker"):
+        made.encrypt_ecb(bytes(16))
+    wait_until(lambda: token.pool.size == 2)
+    assert token.wrapping_key(kek_label).unwrap_aes(wrapped).encrypt_ecb(bytes(16)) == expected
+
+
+def test_made_keys_nobody_holds_are_forgotten(token: WorkerToken) -> None:
+    for _ in range(20):
+        token.generate_aes(16)
+    held = token.generate_aes(16)
+    for _ in range(4):
+        token.random(1)
+    assert len(token.pool._forgotten) < 20
+    assert held.encrypt_ecb(bytes(16))
+
+
+def test_a_worker_that_unwrapped_enough_is_replaced_without_anybody_noticing(
+    forge: Forge, fresh_token: TestToken, kek_label: str
+) -> None:
+    """SoftHSMv2 loses 250 bytes with every unwrapped key (field notes section 7)."""
+    token = open_worker_token(fresh_token.worker_spec(forge), count=2, deadline_seconds=20, unwraps_per_worker=10)
+    wait_until(lambda: token.pool.size == 2)
+    first = set(pids(token))
+    key = token.wrapping_key(kek_label)
+    wrapped = key.wrap(bytes(16))
+    for _ in range(60):
+        assert key.unwrap(wrapped) == bytes(16)
+    assert token.pool.replaced >= 2
+    assert not first & set(pids(token))
+    token.close()
+
+
+def test_a_refused_pin_is_not_tried_by_one_process_after_another(
+    forge: Forge, fresh_token: TestToken, kek_label: str, tmp_path: Path
+) -> None:
+    """Each process would forget what the last one learned; so the pool remembers for them."""
+    opener, reads = tmp_path / "opener", tmp_path / "reads"
+    opener.write_text(f"#!/bin/sh\necho x >>{reads}\ncat {fresh_token.pin_file}\n")
+    opener.chmod(0o700)
+    spec = WorkerSpec(forge.module.path, label=fresh_token.label, pin=f"exec:{opener}", profile="softhsm")
+    token = open_worker_token(spec, count=1, deadline_seconds=5)
+    key = token.wrapping_key(kek_label)
+    fresh_token.pin_file.write_text("wrong\n")
+    before = len(reads.read_text().splitlines())
+    os.kill(pids(token)[0], signal.SIGKILL)
+    for _ in range(20):
+        with pytest.raises(BackendConfigurationError, match="refuses the PIN"):
+            key.wrap(bytes(16))
+    assert len(reads.read_text().splitlines()) == before + 1
+    token.close()
+
+
+def test_a_worker_that_cannot_open_its_token_says_why(forge: Forge, fresh_token: TestToken) -> None:
+    good = fresh_token.worker_spec(forge)
+    for spec, told in (
+        (WorkerSpec(good.module, label="absent", pin=good.pin), "no token"),
+        (WorkerSpec("/absent.so", label=good.label, pin=good.pin), "No such file"),
+        (WorkerSpec(good.module, label=good.label, pin="file:/absent"), "PIN file"),
+        (WorkerSpec(good.module, label=good.label, pin=good.pin, profile="absent"), "no vendor profile"),
+    ):
+        with pytest.raises(BackendConfigurationError, match=told):
+            open_worker_token(spec)
+
+
+def test_refusals_keep_their_names_on_the_way(token: WorkerToken, kek_label: str) -> None:
+    with pytest.raises(KeyNotFoundError):
+        token.aes_key("absent")
+    with pytest.raises(KeyPolicyError):
+        token.aes_key(kek_label)
+    with pytest.raises(UsageError):
+        token.random(0)
+    for verb in ("__class__", "close", "connection", "unwrap_key"):
+        with pytest.raises(UsageError, match="no such call"):
+            token.pool.run(Call(TokenItself(), verb))
+
+
+def test_a_closed_token_leaves_no_process(forge: Forge, fresh_token: TestToken) -> None:
+    token = open_worker_token(fresh_token.worker_spec(forge), count=2)
+    wait_until(lambda: token.pool.size == 2)
+    running = pids(token)
+    token.close()
+    assert not [pid for pid in running if Path(f"/proc/{pid}").exists()]
+    with pytest.raises(BackendUnavailableError, match="closed"):
+        token.random(1)
+
+
+def test_key_exchange_keys_of_the_dialog(worker_token: WorkerToken, keys: KeyMaker) -> None:
+    makers, opener = (
+        worker_token.exchange_keys(),
+        worker_token.unwrapping_key(keys.rsa(rsa_pair(), (Attribute.UNWRAP,))),
+    )
+    made = makers.generate(32)
+    assert isinstance(makers, ExchangeKeys)
+    assert isinstance(made, ExchangeKey)
+    assert isinstance(opener, UnwrappingKey)
+    how = RsaPadding.OAEP_SHA1
+    received = opener.unwrap_exchange(made.wrap_for_rsa(opener.public_key, how), how, 32)
+    assert received.unwrap(made.wrap(bytes(32))) == bytes(32)
+    agreed = bytes(range(32))
+    opened = makers.wrapping_key(agreed)
+    pool = worker_token.pool
+    assert pool is opened.pool
+    session = worker_token.generate_mac(32, MacAlgorithm.HMAC_SHA256)
+    assert len(worker_token.wrap_for(session, spki(rsa_pair()), how)) == 256
+
+
+SERVICE = """
+import sys
+from hsm_msl.backend.workers import WorkerSpec, open_worker_token
+from hsm_msl.ports import MacAlgorithm, SignatureScheme
+module, label, pin, aes, mac, kek, rsa = sys.argv[1:]
+token = open_worker_token(WorkerSpec(module, label=label, pin=pin, profile="softhsm"), deadline_seconds=20)
+keys = token.aes_key(aes), token.mac_key(mac), token.wrapping_key(kek), token.signing_key(rsa)
+for _ in range(50):
+    keys[0].encrypt_cbc(bytes(16), bytes(64)), keys[1].sign(b"x"), keys[3].sign(b"x", SignatureScheme.RSA_PKCS1_SHA256)
+    keys[2].unwrap_aes(keys[2].wrap_key(token.generate_aes(16))).encrypt_ecb(bytes(16))
+print("ready", flush=True)
+sys.stdin.readline()
+token.close()
+"""
+
+
+def test_no_key_and_no_pin_is_in_the_memory_of_the_service(
+    forge: Forge, fresh_token: TestToken, tmp_path: Path
+) -> None:
+    """Proof of confinement: the whole memory of a process that used every key, searched for all of their values."""
+    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, SOFTHSM)
+    maker = KeyMaker(token)
+    values = {"aes": os.urandom(16), "mac": os.urandom(32), "kek": os.urandom(16)}
+    private = rsa_pair().private_numbers()
+    labels = [
+        maker.aes(values["aes"]),
+        maker.hmac(values["mac"]),
+        maker.aes(values["kek"], WRAP),
+        maker.rsa(rsa_pair(), (Attribute.SIGN,)),
+    ]
+    for name, number in (("d", private.d), ("p", private.p), ("q", private.q)):
+        values[name] = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    values["pin"] = fresh_token.pin_file.read_bytes().strip()
+    wanted = {form: text for name, value in values.items() for form, text in forms_of(name, value).items()}
+    spec = fresh_token.worker_spec(forge)
+    service = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, spec.module, fresh_token.label, str(spec.pin), *labels],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert service.stdout is not None
+        assert service.stdout.readline() == "ready\n"
+        assert find_in_memory(service.pid, wanted) == set()
+        assert find_in_memory(service.pid, {"label": labels[0].encode()}) == {"label"}  # the search does search
+        assert "aes" in find_in_memory(os.getpid(), wanted)
+    finally:
+        service.communicate("\n", timeout=30)
+    token.close()
