@@ -1,4 +1,4 @@
-"""Tokens in processes of their own: what a hang, a crash and a refused PIN cost, and that no key is in the service."""
+"""Tokens in processes of their own: what a hang, a crash and a refused PIN cost; and no key is in the service."""
 
 from __future__ import annotations
 
@@ -214,7 +214,8 @@ module, label, pin, aes, mac, kek, rsa = sys.argv[1:]
 token = open_worker_token(WorkerSpec(module, label=label, pin=pin, profile="softhsm"), deadline_seconds=20)
 keys = token.aes_key(aes), token.mac_key(mac), token.wrapping_key(kek), token.signing_key(rsa)
 for _ in range(50):
-    keys[0].encrypt_cbc(bytes(16), bytes(64)), keys[1].sign(b"x"), keys[3].sign(b"x", SignatureScheme.RSA_PKCS1_SHA256)
+    keys[0].encrypt_cbc(bytes(16), bytes(64)), keys[1].sign(b"x")
+    keys[3].sign(b"x", SignatureScheme.RSA_PKCS1_SHA256)
     keys[2].unwrap_aes(keys[2].wrap_key(token.generate_aes(16))).encrypt_ecb(bytes(16))
 print("ready", flush=True)
 sys.stdin.readline()

@@ -54,12 +54,13 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 
 
 class OnToken(msgspec.Struct, frozen=True, tag="token"):
-    """A key on the token, by role (a method of ``Token``), name and algorithm."""
+    """A key on the token, by role (a method of ``Token``), name and what else that method takes."""
 
     role: str
     label: str | None = None
     id: bytes | None = None
     algorithm: str | None = None
+    by_blocks: bool = False
 
 
 class Unwrapped(msgspec.Struct, frozen=True, tag="unwrapped"):

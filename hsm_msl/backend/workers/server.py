@@ -41,6 +41,7 @@ ROLES = frozenset(
         "aes_key",
         "mac_key",
         "wrapping_key",
+        "rsa_wrapping_key",
         "signing_key",
         "decryption_key",
         "unwrapping_key",
@@ -198,7 +199,8 @@ class TokenServer:
         algorithm = getattr(recipe, "algorithm", None)
         extra = () if algorithm is None else (MacAlgorithm[algorithm],)
         if isinstance(recipe, OnToken) and recipe.role in ROLES:
-            return getattr(self._token, recipe.role)(recipe.label, *extra, id=recipe.id)
+            named = {"by_blocks": True} if recipe.by_blocks else {}
+            return getattr(self._token, recipe.role)(recipe.label, *extra, id=recipe.id, **named)
         if isinstance(recipe, Unwrapped) and recipe.verb in ("unwrap_aes", "unwrap_mac", "unwrap_wrapping"):
             return getattr(self._handle(recipe.parent), recipe.verb)(recipe.wrapped, *extra)
         raise UsageError("no such key")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from hsm_msl.backend.workers.keys import (
     Remote,
     WorkerAesKey,
@@ -67,9 +69,15 @@ class WorkerToken:
         """Return a key for message authentication."""
         return WorkerMacKey(self.pool, OnToken("mac_key", label, id, algorithm.name), algorithm)
 
-    def wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerWrappingKey:
+    def wrapping_key(
+        self, label: str | None = None, *, id: bytes | None = None, by_blocks: bool = False
+    ) -> WorkerWrappingKey:
         """Return a key-encrypting key."""
-        return WorkerWrappingKey(self.pool, OnToken("wrapping_key", label, id))
+        return WorkerWrappingKey(self.pool, OnToken("wrapping_key", label, id, by_blocks=by_blocks))
+
+    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerWrappingKey:
+        """Return an RSA key that stands for a key-encrypting key on a token without AES key wrap."""
+        return WorkerWrappingKey(self.pool, OnToken("rsa_wrapping_key", label, id))
 
     def signing_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerSigningKey:
         """Return an RSA or EC private key that signs."""
@@ -90,6 +98,10 @@ class WorkerToken:
     def ephemeral_dh(self, prime: int, generator: int) -> WorkerAgreementKey:
         """Make a Diffie-Hellman key pair in a worker's session."""
         return WorkerAgreementKey(self.pool, self._make("ephemeral_dh", _octets(prime), _octets(generator)))
+
+    def ephemeral_ecdh(self, curve: ec.EllipticCurve) -> WorkerAgreementKey:
+        """Make an EC key pair in a worker's session."""
+        return WorkerAgreementKey(self.pool, self._make("ephemeral_ecdh", curve.name))
 
     def exchange_keys(self) -> WorkerExchangeKeys:
         """Return the maker of the secure dialog's key exchange keys."""
