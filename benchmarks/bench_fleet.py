@@ -1,4 +1,4 @@
-"""What a fleet costs: import from lines through a SoftHSMv2 token into SQLite, and look-ups that unwrap into it.
+"""What a fleet costs: keys wrapped by a SoftHSMv2 token into SQLite, and look-ups that unwrap into it.
 
     python benchmarks/bench_fleet.py [--entities N] [--directory D] [--json]
 
@@ -33,10 +33,10 @@ from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.derivation import TokenDerivationKey
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
-from hsm_msl.stores.fleet_keys import FleetKeyStore
+from hsm_msl.scheme_ports import WrappedKeys
+from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database
-from hsm_provision.fleet_material import RejectedLine, read_csv, wrap_records
 
 HERE = Path(__file__).parent
 LABEL = "bench-fleet"
@@ -112,50 +112,40 @@ def make_key(session: pkcs11.Session, label: str, uses: tuple[Attribute, ...]) -
     )
 
 
-def csv_lines(count: int) -> Iterator[str]:
-    """Give a fleet as its export would, one line at a time."""
-    yield "identity,encryption,mac"
+def entries(token: Token, count: int) -> Iterator[FleetEntry]:
+    """Wrap the keys of a fleet, one entity at a time."""
     source = random.Random(1)
+    kek = token.wrapping_key(KEK)
     for number in range(count):
-        yield f"entity-{number:08},{source.randbytes(16).hex()},{source.randbytes(32).hex()}"
+        wrapped = [kek.wrap(source.randbytes(size)) for size in (16, 32, 16)]
+        yield FleetEntry(f"entity-{number:08}", WrappedKeys(*wrapped, KEK))
 
 
-def never(line: RejectedLine) -> None:
-    """Refuse to go on with a bad line; there are none here."""
-    raise ValueError(line)
-
-
-def measure(token: Token, directory: Path, entities: int) -> Iterator[Row]:
+def measure(token: Token, directory: Path, count: int) -> Iterator[Row]:
     """Import a small fleet, look up, import the whole one, and look up again."""
     database = Database(f"sqlite:///{directory / 'fleet.db'}")
     prepare(database)
     store = FleetKeyStore(database)
     kek = token.wrapping_key(KEK)
-    put(store, token, SMALL)
+    store.put_many(entries(token, SMALL))
     yield from look_ups(store, token, SMALL)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    put(store, token, entities)
+    store.put_many(entries(token, count))
     elapsed = time.perf_counter() - start
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    yield Row(f"import of {entities:,} entities", elapsed, "s")
-    yield Row("  per second", entities / elapsed, "entities/s")
+    yield Row(f"import of {count:,} entities", elapsed, "s")
+    yield Row("  per second", count / elapsed, "entities/s")
     yield Row("  growth of memory during the import", grown / 1024, "MiB")
     yield Row("  wrapping one key in the token", timed(lambda _: kek.wrap(bytes(32))), "us")
     size = sum(path.stat().st_size for path in directory.glob("fleet.db*"))
-    yield Row("  size of the database", size / entities, "bytes/entity")
-    yield from look_ups(store, token, entities)
+    yield Row("  size of the database", size / count, "bytes/entity")
+    yield from look_ups(store, token, count)
     derived = DerivedKeys(TokenDerivationKey(token, MASTER), lambda identity: True, capacity=1)
     yield Row("deriving the three keys of an entity", timed(lambda n: derived.find(f"entity-{n}")), "us")
     master = TokenDerivationKey(token, MASTER)
     yield Row("  deriving one key", timed(lambda n: master.derive_aes(ENCRYPTION_LABEL, b"%d" % n, 16)), "us")
     database.close()
-
-
-def put(store: FleetKeyStore, token: Token, count: int) -> None:
-    """Import so many entities."""
-    records = read_csv(csv_lines(count), never)
-    store.put_many(wrap_records(records, token.wrapping_key(KEK), KEK, never))
 
 
 def look_ups(store: FleetKeyStore, token: Token, entities: int) -> Iterator[Row]:

@@ -16,11 +16,11 @@ from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.software import SoftwareWrappingKey
 from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.errors import KeyNotFoundError, StoreError
+from hsm_msl.ports import WrappingKey
 from hsm_msl.scheme_ports import WrappedKeys
-from hsm_msl.stores.fleet_keys import FleetKeyStore
+from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database
-from hsm_provision.fleet_material import FleetRecord, RejectedLine, wrap_records
 from hsm_provision.key_material import derive_wrapping_key
 from scheme_places import Place
 from scheme_support import assert_keys
@@ -30,8 +30,13 @@ KEK = bytes(range(32))
 KPE, KPH = bytes(range(16)), bytes(range(16, 48))
 
 
-def record(identity: str, number: int = 0) -> FleetRecord:
-    return FleetRecord(identity, bytes([number] * 16).hex(), bytes([number] * 32).hex())
+def wrapped(kek: WrappingKey, kpe: bytes, kph: bytes) -> WrappedKeys:
+    """Wrap an entity's keys as an import does."""
+    return WrappedKeys(kek.wrap(kpe), kek.wrap(kph), kek.wrap(derive_wrapping_key(kpe, kph)), "fleet.v1")
+
+
+def numbered(number: int) -> WrappedKeys:
+    return wrapped(SoftwareWrappingKey(KEK), bytes([number] * 16), bytes([number] * 32))
 
 
 @pytest.fixture
@@ -40,16 +45,8 @@ def store(database: Database) -> FleetKeyStore:
     return FleetKeyStore(database)
 
 
-def never(line: RejectedLine) -> None:
-    raise AssertionError(line)
-
-
-def fill(store: FleetKeyStore, place: Place, *records: FleetRecord) -> None:
-    store.put_many(wrap_records(enumerate(records, 1), place.wrapping(KEK), "fleet.v1", never))
-
-
 def test_an_entity_found_in_the_store_can_speak(store: FleetKeyStore, place: Place) -> None:
-    fill(store, place, FleetRecord("device", KPE.hex(), KPH.hex()))
+    store.put_many([FleetEntry("device", wrapped(place.wrapping(KEK), KPE, KPH))])
     keys = FleetKeys(store, {"fleet.v1": place.wrapping(KEK)}).find("device")
     assert_keys(keys, KPE, KPH)
     assert keys is not None
@@ -69,13 +66,7 @@ class Counting:
     """A ``FleetStore`` that counts and may be changed."""
 
     def __init__(self, *identities: str) -> None:
-        kek = SoftwareWrappingKey(KEK)
-        self.rows = {
-            entry.identity: entry.keys
-            for entry in wrap_records(
-                ((n, record(identity, n)) for n, identity in enumerate(identities, 1)), kek, "fleet.v1", never
-            )
-        }
+        self.rows = {identity: numbered(number) for number, identity in enumerate(identities, 1)}
         self.asked = 0
         self.down = False
 
