@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,7 +14,11 @@ from hsm_msl.dialog.errors import DialogClosedError, DialogFailedError, ShiftToo
 from hsm_msl.dialog.names import Kind, Reason, Side, State
 from hsm_msl.dialog.policy import Policy, Rate
 from hsm_msl.dialog.session import Message
+from hsm_msl.dialog_records import DialogStore
 from hsm_msl.errors import BackendError, UsageError
+from hsm_msl.stores.dialog_memory import MemoryDialogStore
+from hsm_msl.stores.dialog_sql import SqlDialogStore
+from hsm_msl.stores.sql import Database
 
 POLICIES = st.sampled_from(
     [
@@ -35,7 +41,16 @@ class TwoEndpoints(RuleBasedStateMachine):
         seed=st.integers(0, 1000),
     )
     def start(self, policy: Policy, other: Policy, sizes: CacheSizes | None, seed: int) -> None:
-        self.world = World(suite=2, sizes=sizes, policy=policy, target_policy=other, seed=str(seed))
+        one, two = self.stores()
+        self.world = World(
+            suite=2,
+            sizes=sizes,
+            policy=policy,
+            target_policy=other,
+            seed=str(seed),
+            initiator_store=one,
+            target_store=two,
+        )
         self.services = (self.world.a, self.world.b)
         self.dialog = self.world.a.begin(self.world.b, 10 * 86400)
         self.network: tuple[list[bytes], list[bytes]] = ([], [])
@@ -46,6 +61,10 @@ class TwoEndpoints(RuleBasedStateMachine):
         self.failed: list[Reason | None] = [None, None]
         self.number = 0
         self.send(0, 1)
+
+    def stores(self) -> tuple[DialogStore, DialogStore]:
+        """Where the two sides live."""
+        return MemoryDialogStore(), MemoryDialogStore()
 
     def known(self, side: int) -> bool:
         with self.services[side].store.reading() as tx:
@@ -218,5 +237,25 @@ class TwoEndpoints(RuleBasedStateMachine):
             assert states == [State.CLOSED, State.CLOSED]
 
 
-TwoEndpoints.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None, derandomize=False)
+class TwoEndpointsInSql(TwoEndpoints):
+    """The same misfortunes over real databases."""
+
+    def stores(self) -> tuple[DialogStore, DialogStore]:
+        self.directory = tempfile.TemporaryDirectory()
+        self.databases = [Database(f"sqlite:///{self.directory.name}/{name}.db") for name in "ab"]
+        return SqlDialogStore(self.databases[0]), SqlDialogStore(self.databases[1])
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            for database in getattr(self, "databases", []):
+                database.close()
+            if hasattr(self, "directory"):
+                self.directory.cleanup()
+
+
+TwoEndpoints.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TwoEndpointsInSql.TestCase.settings = settings(max_examples=6, stateful_step_count=30, deadline=None)
 TestTwoEndpoints = TwoEndpoints.TestCase
+TestTwoEndpointsInSql = TwoEndpointsInSql.TestCase
