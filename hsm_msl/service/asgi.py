@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -25,8 +24,20 @@ _LOG = logging.getLogger("hsm_msl.service")
 MSL_MEDIA_TYPE = "application/json"
 """Objects of JSON, back to back; deployed clients take any type, and proxies leave this one alone."""
 
+_MEDIA_TYPE = (b"content-type", MSL_MEDIA_TYPE.encode())
+_STARTS_SESSION = b'"entityauthdata"'
+"""Found in the clear part of every message without master token: it costs key operations, and perhaps a password."""
+
 _POST_ONLY = {"allow": "POST"}
 _CLOSING = {"connection": "close"}
+
+
+class _TooLargeError(Exception):
+    """The request body is larger than this server takes."""
+
+
+class _GoneError(Exception):
+    """The client closed the connection before its request was complete."""
 
 
 class MslApplication:
@@ -39,6 +50,8 @@ class MslApplication:
         max_request: the largest request body, bytes.
         health: path prefix of the health pages.
         threads: threads for the engine; 0 runs it on the event loop.
+        inline: run messages under a master token on the event loop all the same. Their keys are at hand, so that
+            the change of threads would cost as much as the message.
     """
 
     def __init__(
@@ -50,8 +63,10 @@ class MslApplication:
         max_request: int,
         health: str = "/health",
         threads: int = 4,
+        inline: bool = True,
     ) -> None:
         self._server = server
+        self._inline = inline
         self._ready = ready
         self._close = close
         self._max_request = max_request
@@ -64,51 +79,60 @@ class MslApplication:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            response = await self._respond(scope, receive)
-            if response is not None:
+            if scope["method"] == "POST":
+                await self._message(scope, receive, send)
+            else:
+                response = await self._page(scope)
                 await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response | None:
-        method: str = scope["method"]
-        if method == "POST":
-            return await self._message(scope, receive)
-        if method in ("GET", "HEAD"):
-            path: str = scope["path"]
-            if path == self._live_path:
-                return JSONResponse({"status": "live"})
-            if path == self._ready_path:
-                return await self._readiness()
-        return PlainTextResponse("send MSL messages with POST\n", 405, _POST_ONLY)
-
-    async def _message(self, scope: Scope, receive: Receive) -> Response | None:
+    async def _message(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await self._body(Request(scope, receive))
-        except ClientDisconnect:
-            return None
-        if body is None:
+            body = await self._body(scope, receive)
+        except _GoneError:
+            return
+        except _TooLargeError:
             text = f"the request is larger than {self._max_request} bytes\n"
-            return PlainTextResponse(text, 413, _CLOSING)
+            await PlainTextResponse(text, 413, _CLOSING)(scope, receive, send)
+            return
         try:
-            answer = await self._run(self._server.handle, body)
+            if self._inline and _STARTS_SESSION not in body:
+                answer = self._server.handle(body)
+            else:
+                answer = await self._run(self._server.handle, body)
         except BackendError as error:
             # Not even an error message could be protected: the one case in which HTTP has to speak.
             _LOG.error("no answer possible: %s", error)
-            return PlainTextResponse("temporarily out of service\n", 503, {"retry-after": "1"})
-        return Response(answer, media_type=MSL_MEDIA_TYPE)
+            text = "temporarily out of service\n"
+            await PlainTextResponse(text, 503, {"retry-after": "1"})(scope, receive, send)
+            return
+        # This path runs once per message, so it does without response objects.
+        headers = [_MEDIA_TYPE, (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
-    async def _body(self, request: Request) -> bytes | None:
-        """Return the whole body, or None when it is larger than allowed, which is noticed as early as can be."""
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_request:
-            return None
-        parts: list[bytes] = []
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > self._max_request:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the whole body, or raise as soon as it is known to be too large or not to come."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > self._max_request:
+                raise _TooLargeError
+        body, more = await _piece(receive)
+        if not more and len(body) <= self._max_request:
+            return body
+        parts = bytearray(body)
+        while more and len(parts) <= self._max_request:
+            body, more = await _piece(receive)
+            parts += body
+        if len(parts) > self._max_request:
+            raise _TooLargeError
+        return bytes(parts)
+
+    async def _page(self, scope: Scope) -> Response:
+        if scope["method"] in ("GET", "HEAD"):
+            if scope["path"] == self._live_path:
+                return JSONResponse({"status": "live"})
+            if scope["path"] == self._ready_path:
+                return await self._readiness()
+        return PlainTextResponse("send MSL messages with POST\n", 405, _POST_ONLY)
 
     async def _readiness(self) -> Response:
         try:
@@ -134,3 +158,11 @@ class MslApplication:
                 self._close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next piece of a request body, and whether more follows."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise _GoneError
+    return message.get("body", b""), message.get("more_body", False)

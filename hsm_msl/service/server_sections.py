@@ -16,8 +16,10 @@ class ListenSection(Section, frozen=True, kw_only=True):
         host: address to listen on.
         port: TCP port; 0 takes a free one, which is printed.
         workers: processes; each logs in to the token on its own.
-        threads: threads per process that run the engine; 0 runs it on the event loop, the fastest choice while no
-            message needs a slow token.
+        threads: threads per process for messages that take time; 0 runs everything on the event loop.
+        inline: run messages under a master token on the event loop, which saves the change of threads. Wrong where
+            each of them asks a token (residency ``token``, which switches it off), or where many users log in by
+            password after a handshake and others should not wait for them.
         health: path prefix of the health pages ``live`` and ``ready``, answered to GET only.
         grace: seconds that requests in progress may take when the service stops.
     """
@@ -26,6 +28,7 @@ class ListenSection(Section, frozen=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     threads: Annotated[int, msgspec.Meta(ge=0, le=256)] = 4
+    inline: bool = True
     health: Annotated[str, msgspec.Meta(pattern="^/[^?#]*[^/?#]$")] = "/health"
     grace: Seconds = 10
 

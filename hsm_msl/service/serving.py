@@ -43,6 +43,7 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
         max_request=config.document.limits.request,
         health=listen.health,
         threads=listen.threads,
+        inline=listen.inline and config.document.session_keys.residency == "host",
     )
 
 

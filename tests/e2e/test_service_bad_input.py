@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -35,12 +35,18 @@ def request_body(service_world: ServiceWorld) -> bytes:
     return step.body
 
 
+@pytest.fixture(scope="module")
+def another(service_world: ServiceWorld, service: RunningServer) -> Iterator[Callable[[], bytes]]:
+    """Another client, in the middle of its session all the time: sends one message and returns the reply."""
+    with closing(service_world.client()) as client, HttpClient(client.msl, service.url) as http:
+        yield lambda: http.request(client.message(b"still here")).payload
+
+
 @pytest.fixture(autouse=True)
-def server_goes_on(service_world: ServiceWorld, service: RunningServer) -> Iterator[None]:
+def server_goes_on(service: RunningServer, another: Callable[[], bytes]) -> Iterator[None]:
     yield
     assert service.process.poll() is None
-    with closing(service_world.client()) as client, HttpClient(client.msl, service.url) as http:
-        assert http.request(client.message(b"still here")).payload == b"still here"
+    assert another() == b"still here"
     assert "Traceback" not in service.log.read_text()
 
 
