@@ -1,6 +1,6 @@
 """What a fleet costs: keys wrapped by a SoftHSMv2 token into SQLite, and look-ups that unwrap into it.
 
-    python benchmarks/bench_fleet.py [--entities N] [--directory D] [--json]
+    python benchmarks/bench_fleet.py [--entities N] [--wrapped N] [--directory D] [--json]
 
 Runs itself under ``softhsm/with-softhsm.sh`` and touches no other token. Look-ups are measured with 1,000 entities
 stored and with all of them, cold (store, token) and warm (cache).
@@ -56,7 +56,8 @@ class Row(NamedTuple):
 def main() -> int:
     """Measure and print."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--entities", type=int, default=100_000)
+    options.add_argument("--entities", type=int, default=1_000_000)
+    options.add_argument("--wrapped", type=int, default=20_000, help="of them, wrapped one by one by the token")
     options.add_argument("--directory", type=Path, help="where the database goes; by default a temporary one")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
@@ -65,7 +66,7 @@ def main() -> int:
         return subprocess.run([wrapper, sys.executable, __file__, *sys.argv[1:]], check=False).returncode
     with tempfile.TemporaryDirectory(dir=chosen.directory) as directory:
         token = prepared_token(Path(directory))
-        rows = list(measure(token, Path(directory), chosen.entities))
+        rows = list(measure(token, Path(directory), chosen.wrapped, chosen.entities))
         token.close()
     if chosen.json:
         print(json.dumps([row._asdict() for row in rows], indent=1))
@@ -112,35 +113,41 @@ def make_key(session: pkcs11.Session, label: str, uses: tuple[Attribute, ...]) -
     )
 
 
-def entries(token: Token, count: int) -> Iterator[FleetEntry]:
-    """Wrap the keys of a fleet, one entity at a time."""
+def entries(token: Token, wrapped: int, count: int) -> Iterator[FleetEntry]:
+    """Wrap the keys of so many entities, one at a time, and let the others share them."""
     source = random.Random(1)
     kek = token.wrapping_key(KEK)
+    known: list[WrappedKeys] = []
     for number in range(count):
-        wrapped = [kek.wrap(source.randbytes(size)) for size in (16, 32, 16)]
-        yield FleetEntry(f"entity-{number:08}", WrappedKeys(*wrapped, KEK))
+        if number < wrapped:
+            known.append(WrappedKeys(*(kek.wrap(source.randbytes(size)) for size in (16, 32, 16)), KEK))
+        yield FleetEntry(f"entity-{number:08}", known[number % wrapped])
 
 
-def measure(token: Token, directory: Path, count: int) -> Iterator[Row]:
-    """Import a small fleet, look up, import the whole one, and look up again."""
+def measure(token: Token, directory: Path, wrapped: int, count: int) -> Iterator[Row]:
+    """Import a small fleet, look up, import a larger one and fill up to the whole one, and look up again."""
     database = Database(f"sqlite:///{directory / 'fleet.db'}")
     prepare(database)
     store = FleetKeyStore(database)
-    kek = token.wrapping_key(KEK)
-    store.put_many(entries(token, SMALL))
+    store.put_many(entries(token, SMALL, SMALL))
     yield from look_ups(store, token, SMALL)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
-    store.put_many(entries(token, count))
+    store.put_many(entries(token, wrapped, wrapped))
     elapsed = time.perf_counter() - start
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    yield Row(f"import of {count:,} entities", elapsed, "s")
-    yield Row("  per second", count / elapsed, "entities/s")
-    yield Row("  growth of memory during the import", grown / 1024, "MiB")
-    yield Row("  wrapping one key in the token", timed(lambda _: kek.wrap(bytes(32))), "us")
+    yield Row(f"import of {wrapped:,} entities, each wrapped by the token", wrapped / elapsed, "entities/s")
+    yield Row("  growth of memory", (peak_memory() - before) / 1024, "MiB")
+    before = peak_memory()
+    start = time.perf_counter()
+    store.put_many(entries(token, SMALL, count))
+    elapsed = time.perf_counter() - start
+    yield Row(f"filling up to {count:,} entities, wrapped before", count / elapsed, "entities/s")
+    yield Row("  growth of memory", (peak_memory() - before) / 1024, "MiB")
     size = sum(path.stat().st_size for path in directory.glob("fleet.db*"))
     yield Row("  size of the database", size / count, "bytes/entity")
     yield from look_ups(store, token, count)
+    kek = token.wrapping_key(KEK)
+    yield Row("wrapping one key in the token", timed(lambda _: kek.wrap(bytes(32))), "us")
     derived = DerivedKeys(TokenDerivationKey(token, MASTER), lambda identity: True, capacity=1)
     yield Row("deriving the three keys of an entity", timed(lambda n: derived.find(f"entity-{n}")), "us")
     master = TokenDerivationKey(token, MASTER)
@@ -158,6 +165,11 @@ def look_ups(store: FleetKeyStore, token: Token, entities: int) -> Iterator[Row]
     yield Row(f"look-up among {entities:,}: store and token", timed(lambda n: cold.find(names[n])), "us")
     warm = FleetKeys(store, keys, capacity=100)
     yield Row(f"look-up among {entities:,}: cached", timed(lambda n: warm.find(names[n % 50])), "us")
+
+
+def peak_memory() -> int:
+    """Return the most memory this process ever held, KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def timed(work: Callable[[int], object]) -> float:

@@ -13,6 +13,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
+from hsm_msl.backend.deferred import DeferredWrappingKey
 from hsm_msl.backend.key_cache import KeyCache
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareWrappingKey, software_mac_key
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, SymmetricKeys, WrappingKey
@@ -124,7 +125,7 @@ class DerivedKeys:
         admits: tells whether an identity belongs to the fleet.
         version: name of the master key's version, for people.
         algorithm: of every entity's MAC key.
-        capacity: how many entities' keys to keep; each takes three session objects of the token.
+        capacity: how many entities' keys to keep; each takes up to three session objects.
     """
 
     __slots__ = ("_admits", "_algorithm", "_cache", "_master")
@@ -164,6 +165,6 @@ class DerivedKeys:
         return SymmetricKeys(
             key.derive_aes(ENCRYPTION_LABEL, context, ENCRYPTION_BYTES),
             key.derive_mac(MAC_LABEL, context, MAC_BYTES, self._algorithm),
-            key.derive_wrapping(WRAPPING_LABEL, context, WRAPPING_BYTES),
+            DeferredWrappingKey(lambda: key.derive_wrapping(WRAPPING_LABEL, context, WRAPPING_BYTES)),
             self._master.version,
         )

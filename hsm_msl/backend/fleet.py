@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+from hsm_msl.backend.deferred import DeferredWrappingKey
 from hsm_msl.backend.key_cache import KeyCache
 from hsm_msl.errors import DataRejectedError, KeyNotFoundError, StoreError
 from hsm_msl.ports import MacAlgorithm, SymmetricKeys, WrappingKey
 from hsm_msl.scheme_ports import FleetStore, WrappedKeys
+
+_Key = TypeVar("_Key")
 
 DEFAULT_CAPACITY = 4096
 DEFAULT_RECHECK_SECONDS = 60.0
@@ -26,7 +30,8 @@ class FleetKeys:
     """The keys of a fleet (``PresharedKeys``).
 
     Nobody keeps raw keys and nobody keeps millions of token objects: an entity's keys exist in the token, not
-    extractable, from its first message until others pushed them out of the cache.
+    extractable, from its first message until others pushed them out of the cache. The wrapping key is unwrapped when
+    an exchange needs it.
 
     Args:
         store: wrapped keys by identity.
@@ -60,7 +65,8 @@ class FleetKeys:
         """Return the entity's handles, or None when the store does not know the entity.
 
         Raises:
-            StoreError: the store gives no answer, or what it holds does not unwrap.
+            StoreError: the store gives no answer, or what it holds does not unwrap (the wrapping key says so when it
+                is first used).
             KeyNotFoundError: the wrapping key is not there.
             BackendError: the token did not unwrap.
         """
@@ -86,16 +92,22 @@ class FleetKeys:
         return len(self._cache)
 
     def _unwrap(self, wrapped: WrappedKeys) -> SymmetricKeys:
-        key = self._wrapping_keys.get(wrapped.wrapping_key)
+        name = wrapped.wrapping_key
+        key = self._wrapping_keys.get(name)
         if key is None:
-            raise KeyNotFoundError(f"fleet keys are wrapped under {wrapped.wrapping_key!r}, which is not configured")
-        try:
-            return SymmetricKeys(
-                key.unwrap_aes(wrapped.encryption),
-                key.unwrap_mac(wrapped.mac, self._algorithm),
-                None if wrapped.wrapping is None else key.unwrap_wrapping(wrapped.wrapping),
-                wrapped.wrapping_key,
-            )
-        except DataRejectedError:
-            # The store's fault or the operator's, and therefore no verdict about the entity.
-            raise StoreError(f"stored keys do not unwrap under {wrapped.wrapping_key!r}") from None
+            raise KeyNotFoundError(f"fleet keys are wrapped under {name!r}, which is not configured")
+        blob = wrapped.wrapping
+        return SymmetricKeys(
+            _opened(name, lambda: key.unwrap_aes(wrapped.encryption)),
+            _opened(name, lambda: key.unwrap_mac(wrapped.mac, self._algorithm)),
+            None if blob is None else DeferredWrappingKey(lambda: _opened(name, lambda: key.unwrap_wrapping(blob))),
+            name,
+        )
+
+
+def _opened(wrapping_key: str, unwrap: Callable[[], _Key]) -> _Key:
+    try:
+        return unwrap()
+    except DataRejectedError:
+        # The store's fault or the operator's, and therefore no verdict about the entity.
+        raise StoreError(f"stored keys do not unwrap under {wrapping_key!r}") from None

@@ -11,12 +11,14 @@ from collections.abc import Callable
 import pytest
 from pkcs11 import Attribute, ObjectClass
 
+from hsm_msl.backend.deferred import DeferredWrappingKey
 from hsm_msl.backend.fleet import FleetKeys
 from hsm_msl.backend.pkcs11.token import Token
-from hsm_msl.backend.software import SoftwareWrappingKey
+from hsm_msl.backend.software import SoftwareAesKey, SoftwareWrappingKey
 from hsm_msl.crypto.symmetric import SymmetricContext
+from hsm_msl.crypto.transport import WrapTransport
 from hsm_msl.errors import KeyNotFoundError, StoreError
-from hsm_msl.ports import WrappingKey
+from hsm_msl.ports import MacAlgorithm, WrappingKey
 from hsm_msl.scheme_ports import WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
 from hsm_msl.stores.schema import prepare
@@ -129,6 +131,39 @@ def test_damaged_keys_and_missing_wrapping_keys_are_the_operators_business() -> 
     store.rows["a"] = WrappedKeys(row.encryption, row.mac, row.wrapping, "fleet.v0")
     with pytest.raises(KeyNotFoundError, match=r"fleet\.v0"):
         counting_fleet(store).find("a")
+
+
+def test_a_wrapping_key_is_unwrapped_when_it_is_used_and_its_damage_is_no_verdict() -> None:
+    store = Counting("a")
+    row = store.rows["a"]
+    store.rows["a"] = WrappedKeys(row.encryption, row.mac, bytes(24), row.wrapping_key)
+    keys = counting_fleet(store).find("a")
+    assert_keys(keys, bytes([1] * 16), bytes([1] * 32))
+    assert keys is not None
+    with pytest.raises(StoreError, match=r"fleet\.v1"):
+        WrapTransport(keys.wrapping).wrap(bytes(16))
+
+
+def test_a_deferred_key_does_all_a_wrapping_key_does() -> None:
+    fetched: list[int] = []
+
+    def fetch() -> SoftwareWrappingKey:
+        fetched.append(1)
+        return SoftwareWrappingKey(KEK)
+
+    deferred, direct = DeferredWrappingKey(fetch), SoftwareWrappingKey(KEK)
+    assert not fetched
+    assert deferred.wrap(bytes(16)) == direct.wrap(bytes(16))
+    assert deferred.wrap(b"x", pad=True) == direct.wrap(b"x", pad=True)
+    assert deferred.unwrap(direct.wrap(b"x", pad=True), pad=True) == b"x"
+    wrapped_key = deferred.wrap_key(SoftwareAesKey(bytes(16)))
+    assert wrapped_key == direct.wrap(bytes(16))
+    assert deferred.unwrap_aes(wrapped_key).encrypt_ecb(bytes(16)) == SoftwareAesKey(bytes(16)).encrypt_ecb(bytes(16))
+    assert deferred.unwrap_mac(direct.wrap(bytes(32)), MacAlgorithm.HMAC_SHA256).sign(b"") == hmac.digest(
+        bytes(32), b"", "sha256"
+    )
+    assert deferred.unwrap_wrapping(wrapped_key).wrap(bytes(16)) == SoftwareWrappingKey(bytes(16)).wrap(bytes(16))
+    assert fetched == [1]
 
 
 def test_an_entity_may_go_without_wrapping_key() -> None:
