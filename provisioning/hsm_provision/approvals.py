@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def hash(self) -> str:
         """SHA-256 over the canonical JSON, hexadecimal."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
 
 class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,7 +135,7 @@ def read_approvals(path: Path) -> tuple[Approval, ...]:
 
 def add_approval(path: Path, approval: Approval) -> None:
     """Add one approval to a file. Raises ConfigurationError."""
-    replace_private_file(path, msgspec.json.encode([*read_approvals(path), approval], order="deterministic") + b"\n")
+    replace_private_file(path, msgspec.json.encode([*read_approvals(path), approval], order="sorted") + b"\n")
 
 
 def _fits(approval: Approval, public: str, step: str, digest: str) -> bool:

@@ -58,7 +58,7 @@ class AuditVerdict(msgspec.Struct, frozen=True):
 def record_hash(record: AuditRecord) -> str:
     """Return the hash a record must carry."""
     bare = msgspec.structs.replace(record, hash="")
-    return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
 
 
 def checkpoint_text(sequence: int, previous: str) -> bytes:
@@ -116,7 +116,7 @@ class AuditLog:
             previous = last.hash if last else START
             record = AuditRecord(sequence, self._now(), event, self._actor, details(sequence, previous), previous)
             record = msgspec.structs.replace(record, hash=record_hash(record))
-            self._write(file.fileno(), msgspec.json.encode(record, order="deterministic") + b"\n")
+            self._write(file.fileno(), msgspec.json.encode(record, order="sorted") + b"\n")
         return record
 
     def _write(self, descriptor: int, line: bytes) -> None:

@@ -43,7 +43,7 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def digest(self) -> str:
         """SHA-256 over the canonical JSON, hexadecimal; what the manifest records."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
 
 class BackupFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +59,7 @@ class BackupFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def signed_bytes(self) -> bytes:
         """Return what the signature covers."""
         bare = msgspec.structs.replace(self, signed_by=None, spki=None, signature=None)
-        return msgspec.json.encode(bare, order="deterministic")
+        return msgspec.json.encode(bare, order="sorted")
 
 
 def create_backed_up(
@@ -113,7 +113,7 @@ def create_backed_up(
         spki=base64.b64encode(spki).decode() if spki is not None else None,
     )
     create_private_file(
-        records.bundle_path(bundle.digest), msgspec.json.encode(bundle, order="deterministic") + b"\n"
+        records.bundle_path(bundle.digest), msgspec.json.encode(bundle, order="sorted") + b"\n"
     )
     unwrap_to_token(session, profile, name, wrapped, spki, under.label)
     return bundle

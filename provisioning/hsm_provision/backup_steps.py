@@ -98,7 +98,7 @@ def export_backup(office: KeyOffice, path: Path) -> BackupFile:
             spki=base64.b64encode(public_spki(office.session, key)).decode(),
             signature=base64.b64encode(signature).decode(),
         )
-    encoded = msgspec.json.format(msgspec.json.encode(backup, order="deterministic"), indent=2)
+    encoded = msgspec.json.format(msgspec.json.encode(backup, order="sorted"), indent=2)
     create_private_file(path, encoded + b"\n")
     office.records.audit().append("backup exported", {"file": path.name, "keys": str(len(bundles))})
     return backup
@@ -184,7 +184,7 @@ def restore_backup(
         restore_bundle(office.session, office.profiles, bundle)
         entry = msgspec.structs.replace(recorded, provenance="restored", changed=office.records.now())
         _prove_restored(office, entry)
-        keep_bundle(office, bundle.digest, msgspec.json.encode(bundle, order="deterministic") + b"\n")
+        keep_bundle(office, bundle.digest, msgspec.json.encode(bundle, order="sorted") + b"\n")
         office.records.audit().append(
             "key restored",
             {"label": entry.label, "check": entry.check.value, "from token": backup.manifest.token.serial},

@@ -122,7 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def canonical(body: ManifestBody) -> bytes:
     """Return the bytes that are signed: JSON with sorted keys and no white space."""
-    return msgspec.json.encode(body, order="deterministic")
+    return msgspec.json.encode(body, order="sorted")
 
 
 def empty_manifest(token: ManifestToken, *, written: str, tool: str) -> ManifestBody:
@@ -181,6 +181,6 @@ def write_manifest(
         made = sign(canonical(body))
         signature = ManifestSignature(key, base64.b64encode(spki).decode(), base64.b64encode(made).decode())
     manifest = Manifest(body, signature)
-    encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2)
+    encoded = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     replace_private_file(path, encoded + b"\n")
     return manifest

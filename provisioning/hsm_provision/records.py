@@ -191,7 +191,7 @@ class Records:
 
     def write_journal(self, plan: Plan, status: Literal["started", "completed"]) -> None:
         """Record that a plan was started or completed. Raises ConfigurationError."""
-        encoded = msgspec.json.encode(PlanJournal(plan, status), order="deterministic")
+        encoded = msgspec.json.encode(PlanJournal(plan, status), order="sorted")
         replace_private_file(self.journal_path(plan.hash), msgspec.json.format(encoded, indent=2) + b"\n")
 
     @staticmethod

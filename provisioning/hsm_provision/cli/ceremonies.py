@@ -39,7 +39,7 @@ def plan(
     """
     made = workspace(ceremony, directory).plan()
     if json:
-        typer.echo(msgspec.json.encode({"hash": made.hash, "plan": made}, order="deterministic"))
+        typer.echo(msgspec.json.encode({"hash": made.hash, "plan": made}, order="sorted"))
     else:
         _print_plan(made, templates=templates)
     return int(ExitCode.CONFLICT if made.conflicts else ExitCode.DONE)
@@ -60,7 +60,7 @@ def apply(
     """
     done = workspace(ceremony, directory, actor).apply(plan_hash, progress)
     if json:
-        typer.echo(msgspec.json.encode({"plan": done.plan, "manifest": done.manifest}, order="deterministic"))
+        typer.echo(msgspec.json.encode({"plan": done.plan, "manifest": done.manifest}, order="sorted"))
     else:
         _print_applied(done)
     return int(ExitCode.DONE)
@@ -74,7 +74,7 @@ def schema(
     Example: hsm-provision schema ceremony > ceremony.schema.json
     """
     described = msgspec.json.schema(Ceremony if kind == "ceremony" else KeyProfile)
-    typer.echo(msgspec.json.format(msgspec.json.encode(described, order="deterministic"), indent=2))
+    typer.echo(msgspec.json.format(msgspec.json.encode(described, order="sorted"), indent=2))
     return int(ExitCode.DONE)
 
 

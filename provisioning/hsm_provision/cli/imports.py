@@ -48,7 +48,7 @@ def seal(
         raise ConfigurationError(f"no profile {profile!r}; there are: {', '.join(sorted(known))}")
     material = read_material(file, form, known[profile])
     sealed = seal_key(material, known[profile], carrier, read_public_key(to))
-    create_private_file(target, msgspec.json.encode(sealed, order="deterministic") + b"\n")
+    create_private_file(target, msgspec.json.encode(sealed, order="sorted") + b"\n")
     out().print(f"{target}: check value {sealed.check.short} ({sealed.check.method})", markup=False)
     return int(ExitCode.DONE)
 
