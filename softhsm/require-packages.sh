@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 present() {
+    [[ "$1" != /* ]] || { compgen -G "$1" >/dev/null; return; }
     command -v "$1" >/dev/null 2>&1 || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
 }
 

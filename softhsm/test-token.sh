@@ -13,6 +13,7 @@
 # Daemons the token needs are children of the script and end with the command, also after Ctrl-C. Everything lies in
 # one private directory, which is removed at the end unless --dir names it. The PINs are those of a throw-away token.
 
+PATH=$PATH:/usr/sbin:/sbin # where the daemons are, also for users whose PATH leaves them out
 daemons=()
 directory=
 keep=
