@@ -112,9 +112,7 @@ def create_backed_up(
         created=records.now(),
         spki=base64.b64encode(spki).decode() if spki is not None else None,
     )
-    create_private_file(
-        records.bundle_path(bundle.digest), msgspec.json.encode(bundle, order="sorted") + b"\n"
-    )
+    create_private_file(records.bundle_path(bundle.digest), msgspec.json.encode(bundle, order="sorted") + b"\n")
     unwrap_to_token(session, profile, name, wrapped, spki, under.label)
     return bundle
 

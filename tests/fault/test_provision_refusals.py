@@ -238,7 +238,8 @@ import subprocess, sys
 from pathlib import Path
 from hsm_provision.records import Records
 with Records(Path("records"), lambda: 0.0, "holder").held():
-    done = subprocess.run([sys.executable, "-m", "hsm_provision", "apply", sys.argv[1]], capture_output=True, text=True)
+    command = [sys.executable, "-m", "hsm_provision", "apply", sys.argv[1]]
+    done = subprocess.run(command, capture_output=True, text=True)
 print(done.stderr)
 sys.exit(done.returncode)
 """

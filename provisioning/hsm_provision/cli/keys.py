@@ -248,9 +248,7 @@ def _request_destruction(opened: Workspace, label: str, reason: str) -> int:
         asked=opened.records.now(),
         asked_by=opened.records.actor,
     )
-    replace_private_file(
-        opened.records.request_path(asked.hash), msgspec.json.encode(asked, order="sorted") + b"\n"
-    )
+    replace_private_file(opened.records.request_path(asked.hash), msgspec.json.encode(asked, order="sorted") + b"\n")
     opened.records.audit().append("destruction requested", {"label": label, "request": asked.hash, "reason": reason})
     out().print(f"request: {asked.hash}", markup=False)
     needed = opened.file.document.policy.destroy_approvals
