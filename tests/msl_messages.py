@@ -237,6 +237,7 @@ class Observer:
 
     def __init__(self, issuers: Sequence[MslContext], owners: Sequence[Device | MslContext] = ()) -> None:
         self._issuers = issuers
+        self._peers = any(issuer.peer_to_peer for issuer in issuers)
         self._contexts: dict[str, CryptoContext] = {}
         for owner in [*issuers, *owners]:
             local = (owner.context if isinstance(owner, Device) else owner).local
@@ -254,7 +255,9 @@ class Observer:
         data = _open(context, outer, member)
         response = data.get("keyresponsedata")
         renewed = None if response is None else self._token(response["mastertoken"])
-        payload_context = context if renewed is None or renewed.context is None else renewed.context
+        payload_context = context
+        if renewed is not None and renewed.context is not None and not self._peers:
+            payload_context = renewed.context
         return Opened(
             outer,
             data,
@@ -263,7 +266,7 @@ class Observer:
             [_open(payload_context, piece, "payload") for piece in pieces],
             master,
             renewed,
-            self._user(data.get("useridtoken"), renewed or master),
+            self._user(data.get("useridtoken"), master if self._peers else renewed or master),
             self._services(data.get("servicetokens", [])),
         )
 

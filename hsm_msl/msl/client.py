@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from hsm_msl.crypto.context import CryptoContext
-from hsm_msl.errors import ErrorCode, MslError, ResponseCode, TruncatedMessageError
+from hsm_msl.errors import ErrorCode, MslError, TruncatedMessageError, UsageError
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import (
@@ -28,14 +28,14 @@ from hsm_msl.msl.conversation import (
     Transmit,
     Wait,
 )
-from hsm_msl.msl.entityauth.base import LocalEntity
+from hsm_msl.msl.error_recovery import ErrorRecovery, no_new_entity
 from hsm_msl.msl.keyx.base import PendingKeyRequest
 from hsm_msl.msl.message.decode import SessionLookup
 from hsm_msl.msl.message.error_header import ErrorHeader
 from hsm_msl.msl.message.header import MessageHeader, encode_header
 from hsm_msl.msl.message.reader import MessageReader
 from hsm_msl.msl.message.writer import MessageWriter
-from hsm_msl.msl.recovery import RECOVERIES, UNMATCHED_ID_CODES, Recovery
+from hsm_msl.msl.recovery import Recovery
 from hsm_msl.msl.renewal import RenewalLock
 from hsm_msl.msl.token_choice import Choice, Plan, TokenChooser
 from hsm_msl.msl.tokens.builder import ServiceTokenBuilder
@@ -66,10 +66,6 @@ class _Sent:
         return find
 
 
-def _no_new_entity(local: LocalEntity) -> EntitySource:
-    return lambda code: local if code is ResponseCode.ENTITY_REAUTH else None
-
-
 class MslClient:
     """Sends messages to one trusted-services network.
 
@@ -85,6 +81,9 @@ class MslClient:
         expected_identity: entity the server must authenticate as, or None for any.
         renew_after_messages: ask for new session keys after this many messages under one master token; 0 for never.
         chunk_bytes: application bytes per payload chunk.
+
+    Raises:
+        UsageError: the context is of a peer-to-peer network.
     """
 
     def __init__(
@@ -99,11 +98,13 @@ class MslClient:
         renew_after_messages: int = 0,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     ) -> None:
+        if context.peer_to_peer:
+            raise UsageError("peers of a peer-to-peer network speak over PeerConnection")
         self._context = context
         self._state = state
         self._key_requests = key_requests
         self._lock = RenewalLock() if lock is None else lock
-        self._reauthenticate = _no_new_entity(context.local) if reauthenticate is None else reauthenticate
+        self._recovery = ErrorRecovery(context, state, reauthenticate or no_new_entity(context.local))
         self._expected_identity = expected_identity
         self._chooser = TokenChooser(state, self._lock, context.clock, renew_after_messages)
         self._chunk_bytes = chunk_bytes
@@ -172,7 +173,8 @@ class MslClient:
                 header = yield from _header(reader)
                 if isinstance(header, ErrorHeader):
                     failure = header
-                    repeated = self._recover(message, sent, header)
+                    self._check_sender(header)
+                    repeated = self._recovery.plan(message, sent.header, header)
                     if repeated is None:
                         break
                     plan = repeated
@@ -285,30 +287,6 @@ class MslClient:
         )
         if header.timestamp is not None:
             self._state.update_remote_time(header.timestamp, self._context.clock())
-
-    def _recover(self, message: Message, sent: _Sent, error: ErrorHeader) -> Plan | None:
-        """Clean up after an error and say how to send again, or None to give up (msl-engine section 10)."""
-        if error.response not in UNMATCHED_ID_CODES and error.message_id != next_long(sent.header.message_id):
-            raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
-        self._check_sender(error)
-        if error.timestamp is not None:
-            self._state.update_remote_time(error.timestamp, self._context.clock())
-        recovery = RECOVERIES.get(error.response)
-        if recovery is None:
-            return None
-        failed = sent.header.master_token
-        if recovery.drop_master_token and failed is not None:
-            self._state.remove_session(failed)
-        if recovery.drop_user_id_token and failed is not None and sent.header.user_id_token is not None:
-            self._state.remove_user_id_token(sent.header.user_id_token)
-        local: LocalEntity | None = self._context.local
-        if recovery.ask_entity:
-            local = self._reauthenticate(error.response)
-        if recovery.ask_user and (message.user_auth is None or message.user_auth(error.response, True) is None):
-            return None
-        if local is None:
-            return None
-        return Plan(recovery, local, next_long(error.message_id), failed)
 
 
 def _header(reader: MessageReader) -> Generator[Receive, bytes | None, MessageHeader | ErrorHeader]:

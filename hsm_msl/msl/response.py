@@ -84,9 +84,9 @@ def build_response(
     """
     check_requirements(context, request, requirements)
     now = context.clock()
-    key_response = _exchange_keys(context, issuer, request, now)
+    key_response = exchange_keys(context, issuer, request, now)
     reference = _master_token(request) if key_response is None else key_response.master_token
-    user_id_token = _user_id_token(issuer, request, reference, now)
+    user_id_token = answer_user_id_token(issuer, request, reference, now)
     if requirements.user is not None and user_id_token is None and reference is not None:
         user_id_token = issuer.create_user_id_token(requirements.user, reference)
     message_id = next_long(request.message_id)
@@ -155,9 +155,13 @@ def _header(
     )
 
 
-def _exchange_keys(
-    context: MslContext, issuer: TokenIssuer, request: MessageHeader, now: float
-) -> KeyResponse | None:
+def exchange_keys(context: MslContext, issuer: TokenIssuer, request: MessageHeader, now: float) -> KeyResponse | None:
+    """Answer the key requests of a message where a new master token is due (msl-engine section 7.1).
+
+    Raises:
+        MslError: no offer could be answered, or the master token cannot be renewed.
+        BackendError, StoreError: no answer.
+    """
     if not (request.renewable and request.key_requests):
         return None
     master = request.master_token
@@ -171,9 +175,21 @@ def _exchange_keys(
     )
 
 
-def _user_id_token(
+def answer_user_id_token(
     issuer: TokenIssuer, request: MessageHeader, reference: MasterToken | None, now: float
 ) -> UserIdToken | None:
+    """Return the user ID token to answer with: renewed, created, as it came, or none (msl-engine section 7.2).
+
+    Args:
+        issuer: the token factory.
+        request: the message being answered.
+        reference: the master token it is to be bound to.
+        now: local time, seconds.
+
+    Raises:
+        MslError: the token cannot be renewed.
+        BackendError: no answer.
+    """
     token = request.user_id_token
     if token is not None and token.verified and reference is not None:
         renew = token.is_renewable(None, now) and request.renewable

@@ -123,8 +123,10 @@ class HeaderDecoder:
             peer_services = self._service_tokens(data, "peerservicetokens", peer_verification, peer_user)
         payload_context = context
         session_keys: SymmetricKeys | None = None
-        if response is not None and not msl.peer_to_peer:
-            payload_context, session_keys = self._new_session(response)
+        if response is not None:
+            new_context, session_keys = self._new_session(response)
+            # Among peers the payload always uses the header's context (msl-engine section 7.4).
+            payload_context = context if msl.peer_to_peer else new_context
         if handshake and not (renewable and key_requests):
             raise MslError(ErrorCode.HANDSHAKE_DATA_MISSING)
         return MessageHeader(
@@ -170,9 +172,11 @@ class HeaderDecoder:
 
     def _new_session(self, response: KeyResponse) -> tuple[CryptoContext, SymmetricKeys | None]:
         token = response.master_token
-        if token.context is not None:
-            return token.context, None
         msl = self._context
+        if token.context is not None:
+            if msl.peer_to_peer:
+                raise MslError(ErrorCode.KEYX_RESPONSE_REQUEST_MISMATCH, "a master token of our own comes back")
+            return token.context, None
         keys = accept(msl.key_exchanges, self._pending, response)
         return session_context(msl.local.data.identity, token.sequence_number, keys, msl.random), keys
 

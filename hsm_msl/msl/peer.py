@@ -1,0 +1,328 @@
+"""Peer-to-peer: two entities that issue tokens for each other, over one connection (msl-engine section 11).
+
+Every operation is a conversation like the client's: it yields ``Transmit``, ``Receive`` and ``Wait`` steps, and the
+driver moves bytes over the one connection. A connection does one thing at a time, in turn with the other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from hsm_msl.errors import BackendError, ErrorCode, MslError, StoreError, TruncatedMessageError, UsageError
+from hsm_msl.msl.client_state import ClientState, Session
+from hsm_msl.msl.context import MslContext
+from hsm_msl.msl.conversation import (
+    EntitySource,
+    ErrorResponseError,
+    KeyRequestSource,
+    Message,
+    Receive,
+    Transmit,
+    Wait,
+)
+from hsm_msl.msl.error_recovery import ErrorRecovery, no_new_entity
+from hsm_msl.msl.message.error_header import ErrorHeader, encode_error_header
+from hsm_msl.msl.message.header import MessageHeader
+from hsm_msl.msl.message.reader import MessageReader
+from hsm_msl.msl.message_stream import MessageStream, Received
+from hsm_msl.msl.peer_message import BARE, Outgoing, PeerMessageBuilder, PeerTokens, must_be_answered
+from hsm_msl.msl.recovery import Recovery
+from hsm_msl.msl.renewal import RenewalLock
+from hsm_msl.msl.server_checks import check_received
+from hsm_msl.msl.token_choice import Choice, Plan, TokenChooser
+from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long, random_long
+from hsm_msl.msl.tokens.master_token import MasterToken, session_context
+from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES, MAX_MESSAGES
+
+Steps = Transmit | Receive | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A message of ours and what came back; ``reader`` gives the payload."""
+
+    sent: MessageHeader
+    reply: MessageHeader | ErrorHeader | None
+    reader: MessageReader
+
+
+class PeerConnection:
+    """One connection to one peer.
+
+    Args:
+        context: this entity, of a peer-to-peer network.
+        state: the tokens this peer issued to us; kept from connection to connection.
+        key_requests: makes key requests to offer.
+        lock: the renewal lock of this state.
+        reauthenticate: gives entity data after an entity error.
+        expected_identity: whom the peer must be, or None for any.
+        renew_after_messages: ask for new session keys after this many messages under one master token; 0 for never.
+        chunk_bytes: application bytes per payload chunk.
+
+    Raises:
+        UsageError: the context is not of a peer-to-peer network, or cannot issue tokens.
+    """
+
+    def __init__(
+        self,
+        context: MslContext,
+        state: ClientState,
+        key_requests: KeyRequestSource,
+        *,
+        lock: RenewalLock | None = None,
+        reauthenticate: EntitySource | None = None,
+        expected_identity: str | None = None,
+        renew_after_messages: int = 0,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    ) -> None:
+        if context.issuer is None or not context.peer_to_peer:
+            raise UsageError("a peer needs a token issuer and a peer-to-peer network")
+        self._context = context
+        self._issuer: TokenIssuer = context.issuer
+        self._state = state
+        self._lock = RenewalLock() if lock is None else lock
+        self._chooser = TokenChooser(state, self._lock, context.clock, renew_after_messages)
+        self._recovery = ErrorRecovery(context, state, reauthenticate or no_new_entity(context.local))
+        self._expected_identity = expected_identity
+        self._builder = PeerMessageBuilder(context, self._issuer, state, self._chooser, key_requests, chunk_bytes)
+        # Whoever sends us something uses a master token of ours, so nothing else is looked up.
+        self._stream = MessageStream(context)
+        self._held = PeerTokens()
+
+    def request(self, message: Message) -> Generator[Steps, bytes | None, Received]:
+        """Send a message and receive its reply.
+
+        Returns:
+            The reply.
+
+        Raises:
+            ErrorResponseError: the peer's error stands.
+            MslError, TruncatedMessageError: a reply is refused; nothing is sent about it.
+            BackendError, StoreError: no answer from a key or the state.
+        """
+        plan, current, answering = Plan(Recovery(), self._context.local), message, None
+        failure: ErrorHeader | None = None
+        for _ in range(MAX_MESSAGES // 2):
+            turn = yield from self._turn(current, plan, answering, renew=current is not BARE)
+            if isinstance(turn.reply, ErrorHeader):
+                failure = turn.reply
+                repeated = self._recovery.plan(current, turn.sent, failure)
+                if repeated is None:
+                    break
+                plan, answering = repeated, None
+                continue
+            reply = _message(turn)
+            plan, answering = self._next(reply), reply
+            if turn.sent.handshake:
+                # The answer to a handshake carries no data; ours goes out now.
+                self._stream.skip_payload()
+                continue
+            if reply.handshake:
+                # The peer cannot send its data yet: bring its keys and wait once more.
+                current = BARE
+                continue
+            payload = yield from self._stream.payload(turn.reader)
+            if must_be_answered(reply):
+                yield from self._turn(BARE, plan, answering, renew=False, awaits=False)
+            return Received(reply, payload)
+        if failure is None:
+            raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
+        raise ErrorResponseError(failure)
+
+    def receive(self) -> Generator[Steps, bytes | None, Received | None]:
+        """Receive a message; handshakes are answered on the way.
+
+        Returns:
+            The message, to be answered with ``respond``, or None when the peer has closed the connection.
+
+        Raises:
+            ErrorResponseError: the peer sent an error.
+            MslError, TruncatedMessageError: the message was refused, and the peer was told so.
+            BackendError, StoreError: no answer from a key or the state; the peer was told to try again later.
+        """
+        if (yield from self._stream.at_end()):
+            return None
+        reader = self._stream.reader()
+        try:
+            header = yield from self._stream.header(reader)
+            if isinstance(header, ErrorHeader):
+                raise ErrorResponseError(header)
+            self._accept(BARE, None, header)
+            payload = b""
+            if not header.handshake:
+                payload = yield from self._stream.payload(reader)
+        except (MslError, TruncatedMessageError, BackendError, StoreError) as error:
+            self._stream.skip_payload()
+            yield self._refusal(reader.message_id, error)
+            raise
+        if not _is_handshake(header, reader, payload):
+            return Received(header, payload)
+        return (yield from self._after_handshake(header))
+
+    def respond(self, request: Received, message: Message) -> Generator[Steps, bytes | None, Received | None]:
+        """Answer a message.
+
+        Args:
+            request: the message.
+            message: the answer.
+
+        Returns:
+            The peer's message that was answered in the end, where keys had to be exchanged first; else None.
+
+        Raises:
+            As ``request``; where the answer cannot be built, the peer was told so.
+        """
+        plan, answering, answered = self._next(request.header), request.header, None
+        failure: ErrorHeader | None = None
+        for _ in range((MAX_MESSAGES - 3) // 2):
+            turn = yield from self._turn(message, plan, answering, awaits=None, tells=True)
+            if turn.reply is None:
+                return answered
+            if isinstance(turn.reply, ErrorHeader):
+                failure = turn.reply
+                repeated = self._recovery.plan(message, turn.sent, failure)
+                if repeated is None:
+                    break
+                plan = repeated
+                continue
+            # What closes the loop, or brings our keys after a handshake of ours, carries no data.
+            self._stream.skip_payload()
+            if not turn.sent.handshake:
+                return answered
+            answered = Received(turn.reply)
+            plan, answering = self._next(turn.reply), turn.reply
+        if failure is None:
+            raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
+        raise ErrorResponseError(failure)
+
+    def error(self, request: Received, code: ErrorCode, detail: str = "") -> Generator[Steps, bytes | None, None]:
+        """Answer a message with an error. Raises MslError, BackendError where it cannot be protected."""
+        yield self._refusal(request.header.message_id, MslError(code, detail))
+
+    def _after_handshake(self, header: MessageHeader) -> Generator[Steps, bytes | None, Received]:
+        """Answer a handshake, and receive the message it was made for (msl-engine section 8, receive).
+
+        That message is the application's to answer, whatever keys and tokens it asks for besides: an answer of our
+        own would take the message ID of the application's.
+        """
+        for _ in range((MAX_MESSAGES - 1) // 2):
+            turn = yield from self._turn(BARE, self._next(header), header, tells=True)
+            if isinstance(turn.reply, ErrorHeader):
+                raise ErrorResponseError(turn.reply)
+            reply = _message(turn)
+            payload = b""
+            if not reply.handshake:
+                payload = yield from self._stream.payload(turn.reader)
+            if not _is_handshake(reply, turn.reader, payload):
+                return Received(reply, payload)
+            header = reply
+        raise MslError(ErrorCode.HANDSHAKE_DATA_MISSING, "handshakes without end")
+
+    def _next(self, header: MessageHeader) -> Plan:
+        return Plan(Recovery(), self._context.local, next_long(header.message_id))
+
+    def _turn(
+        self,
+        message: Message,
+        plan: Plan,
+        answering: MessageHeader | None,
+        *,
+        renew: bool = True,
+        awaits: bool | None = True,
+        tells: bool = False,
+    ) -> Generator[Steps, bytes | None, _Turn]:
+        """Send one message and read the header of what comes back.
+
+        Args:
+            message: what to send.
+            plan: how.
+            answering: the message being answered, or None for the first of an exchange.
+            renew: whether it may ask for new tokens of ours.
+            awaits: whether something must come back; None where that depends on what the message asks for.
+            tells: whether the peer waits for us, and so must hear of a failure on this side.
+        """
+        if renew:
+            choice = yield from self._chooser.choose(message, plan)
+        else:
+            choice = Choice(self._state.newest(), None)
+        outcome: MasterToken | None = None
+        answered = None if answering is None else answering.message_id
+        try:
+            try:
+                sent = self._builder.build(message, plan, choice, self._held, answering)
+                yield Transmit(self._builder.pieces(message, sent))
+                self._held = sent.tokens
+                reader = self._stream.reader(sent.pending)
+                if not (sent.awaits_answer if awaits is None else awaits):
+                    return _Turn(sent.header, None, reader)
+                answered = None
+                header = yield from self._stream.header(reader)
+                answered = reader.message_id
+                self._check_sender(header)
+                if isinstance(header, MessageHeader):
+                    self._accept(message, sent, header)
+                    outcome = header.peer_master_token
+                    if header.key_response is not None:
+                        outcome = header.key_response.master_token
+            except (MslError, TruncatedMessageError, BackendError, StoreError) as error:
+                self._stream.skip_payload()
+                if tells:
+                    yield self._refusal(answered, error)
+                raise
+        finally:
+            if choice.owned:
+                self._lock.release(outcome)
+        return _Turn(sent.header, header, reader)
+
+    def _check_sender(self, header: MessageHeader | ErrorHeader) -> None:
+        identity = header.entity_auth.identity if isinstance(header, ErrorHeader) else header.identity
+        if self._expected_identity not in (None, identity):
+            raise MslError(ErrorCode.MESSAGE_SENDER_MISMATCH)
+
+    def _accept(self, message: Message, sent: Outgoing | None, header: MessageHeader) -> None:
+        """Check a message and take what it brings (msl-engine sections 6, stages E3 and E4, and 9)."""
+        context = self._context
+        if sent is not None and header.message_id != next_long(sent.header.message_id):
+            raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
+        self._check_sender(header)
+        check_received(header, self._issuer, context.clock())
+        ours = header.peer_master_token
+        if header.key_response is not None and header.session_keys is not None:
+            ours = header.key_response.master_token
+            keys = header.session_keys
+            crypto = session_context(context.local.data.identity, ours.sequence_number, keys, context.random)
+            self._state.add_session(Session(ours, crypto, keys), None if sent is None else sent.header.master_token)
+        user = header.peer_user_id_token
+        if message.user is not None and user is not None and not user.verified:
+            self._state.add_user_id_token(message.user, user, ours)
+        self._state.store_service_tokens(header.peer_service_tokens, (ours, user))
+        if header.timestamp is not None:
+            self._state.update_remote_time(header.timestamp, context.clock())
+        if header.master_token is not None:
+            self._held = PeerTokens.of(header)
+
+    def _refusal(self, message_id: int | None, error: Exception) -> Transmit:
+        """Return the error message that says ``error`` to the peer."""
+        context = self._context
+        code, detail = ErrorCode.INTERNAL_EXCEPTION, "temporarily out of service"
+        if isinstance(error, MslError):
+            code, detail = error.code, error.detail
+        elif isinstance(error, TruncatedMessageError):
+            code, detail = ErrorCode.MSL_PARSE_ERROR, str(error)
+        answer_id = random_long(context.random) if message_id is None else next_long(message_id)
+        text = f"{code.name}: {detail}" if detail else code.name
+        return Transmit(iter([encode_error_header(context, answer_id, code, text)]))
+
+
+def _message(turn: _Turn) -> MessageHeader:
+    if not isinstance(turn.reply, MessageHeader):
+        raise UsageError("a turn without a message")
+    return turn.reply
+
+
+def _is_handshake(header: MessageHeader, reader: MessageReader, payload: bytes) -> bool:
+    """Tell whether a message is a handshake, by its flag or, from the oldest peers, by its shape."""
+    if header.handshake_stated:
+        return header.handshake
+    return header.renewable and bool(header.key_requests) and not payload and reader.chunks_read == 1
