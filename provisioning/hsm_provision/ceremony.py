@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from hsm_msl.errors import ConfigurationError
-from hsm_provision.toml_document import parse_document
+from hsm_msl.toml_document import parse_document
 
 KeyState = Literal["pre-active", "primary", "active", "retired", "destroyed"]
 

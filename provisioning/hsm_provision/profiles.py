@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from hsm_msl.errors import ConfigurationError
-from hsm_provision.toml_document import read_document
+from hsm_msl.toml_document import read_document
 
 KeyKind = Literal["aes", "hmac-sha256", "rsa", "ec"]
 Usage = Literal["encrypt", "decrypt", "wrap", "unwrap", "sign", "verify", "derive"]
