@@ -1,0 +1,262 @@
+"""What a configuration can ask for beyond the sample: residencies, fleets, ladders, certificates, durable clients."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hsm_msl.msl.conversation import Response
+from hsm_msl.service.http_client import HttpClient
+from hsm_provision.key_material import derive_wrapping_key
+from service_world import ROOT, SECONDS, RunningServer, ServiceWorld
+
+EXCHANGES = ("JWK_LADDER", "JWE_LADDER", "SYMMETRIC_WRAPPED", "DIFFIE_HELLMAN", "ASYMMETRIC_WRAPPED")
+PREFERENCE = 'key_exchange = ["DIFFIE_HELLMAN", "ASYMMETRIC_WRAPPED"]'
+PERMITTED = 'key_exchange = ["DIFFIE_HELLMAN"]'
+FLEET = '[fleet]\ndatabase = "fleet.sqlite"\n\n'
+FILES = 'mac = "keys/development-client.mac.hex" }'
+
+
+def listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def send(world: ServiceWorld, config: Path, url: str, *payloads: bytes) -> list[Response]:
+    with closing(world.client(config)) as client, HttpClient(client.msl, url) as http:
+        return [http.request(client.message(payload)) for payload in payloads]
+
+
+@pytest.fixture(scope="module")
+def wrap_file(service_world: ServiceWorld) -> str:
+    """The client's pre-shared wrapping key, which the token derived for itself from the other two."""
+    keys = service_world.directory / "keys"
+    values = [bytes.fromhex((keys / f"development-client.{role}.hex").read_text()) for role in ("encryption", "mac")]
+    path = keys / "development-client.wrap.hex"
+    path.touch(mode=0o600)
+    path.write_text(derive_wrapping_key(*values).hex())
+    return "keys/development-client.wrap.hex"
+
+
+@pytest.fixture(scope="module")
+def every_exchange(service_world: ServiceWorld) -> Iterator[RunningServer]:
+    config = service_world.server_config(
+        "every.toml",
+        (PREFERENCE, f"key_exchange = [{listed(EXCHANGES)}]"),
+        (PERMITTED, f"key_exchange = [{listed(EXCHANGES)}]"),
+    )
+    with service_world.serve(config) as server:
+        yield server
+
+
+@pytest.mark.parametrize("scheme", EXCHANGES)
+def test_every_key_exchange(
+    service_world: ServiceWorld, every_exchange: RunningServer, wrap_file: str, scheme: str
+) -> None:
+    config = service_world.client_config(
+        f"{scheme}.toml",
+        ('schemes = ["DIFFIE_HELLMAN"]', f'schemes = ["{scheme}"]'),
+        (FILES, FILES.replace(" }", f', wrap = "{wrap_file}" }}')),
+    )
+    first, second = send(service_world, config, every_exchange.url, b"one", b"two")
+    assert first.header.key_response is not None
+    assert first.header.key_response.scheme == scheme
+    assert (first.payload, first.pairs, second.payload, second.pairs) == (b"one", 1, b"two", 1)
+
+
+def test_server_chooses_among_what_is_offered(
+    service_world: ServiceWorld, every_exchange: RunningServer, wrap_file: str
+) -> None:
+    """The server's order of preference counts, not the client's."""
+    config = service_world.client_config(
+        "offers.toml",
+        ('schemes = ["DIFFIE_HELLMAN"]', 'schemes = ["DIFFIE_HELLMAN", "JWE_LADDER"]'),
+        (FILES, FILES.replace(" }", f', wrap = "{wrap_file}" }}')),
+    )
+    (response,) = send(service_world, config, every_exchange.url, b"x")
+    assert [request.scheme for request in response.requests[0].key_requests] == ["DIFFIE_HELLMAN", "JWE_LADDER"]
+    assert response.header.key_response is not None
+    assert response.header.key_response.scheme == "JWE_LADDER"
+
+
+def test_session_keys_that_stay_in_the_token(service_world: ServiceWorld, wrap_file: str) -> None:
+    """``token`` residency: two exchanges are served, and a restarted server still opens the sessions."""
+    server_config = service_world.server_config(
+        "resident.toml",
+        (PREFERENCE, 'key_exchange = ["SYMMETRIC_WRAPPED", "ASYMMETRIC_WRAPPED"]'),
+        (PERMITTED, 'key_exchange = ["SYMMETRIC_WRAPPED"]'),
+        ("[users]", '[session_keys]\nresidency = "token"\n\n[users]'),
+    )
+    wrapped = service_world.client_config(
+        "resident-client.toml",
+        ('schemes = ["DIFFIE_HELLMAN"]', 'schemes = ["SYMMETRIC_WRAPPED"]'),
+        (FILES, FILES.replace(" }", f', wrap = "{wrap_file}" }}')),
+    )
+    with closing(service_world.client(wrapped)) as client:
+        with service_world.serve(server_config) as server:
+            assert any("session keys: in token" in line for line in server.lines)
+            with HttpClient(client.msl, server.url) as http:
+                assert http.request(client.message(b"one")).payload == b"one"
+        with service_world.serve(server_config) as server, HttpClient(client.msl, server.url) as http:
+            response = http.request(client.message(b"two"))
+    assert (response.payload, response.pairs) == (b"two", 1)
+    assert response.requests[0].master_token is not None
+
+
+def test_residency_that_cannot_be(service_world: ServiceWorld) -> None:
+    config = service_world.server_config("wish.toml", ("[users]", '[session_keys]\nresidency = "token"\n\n[users]'))
+    done = service_world.run("serve", config)
+    assert done.returncode == 78
+    (line,) = done.stderr.decode().splitlines()
+    assert "schemes.key_exchange: DIFFIE_HELLMAN needs the bytes of session keys" in line
+
+
+def test_session_keys_from_the_generator_of_a_token(service_world: ServiceWorld) -> None:
+    config = service_world.server_config(
+        "generator.toml",
+        (PREFERENCE, 'key_exchange = ["ASYMMETRIC_WRAPPED"]'),
+        (PERMITTED, 'key_exchange = ["ASYMMETRIC_WRAPPED"]'),
+        ("[users]", '[session_keys]\nsource = "development"\n\n[users]'),
+    )
+    client = service_world.client_config("generated.toml", ("DIFFIE_HELLMAN", "ASYMMETRIC_WRAPPED"))
+    with service_world.serve(config) as server:
+        (response,) = send(service_world, client, server.url, b"x")
+    assert response.payload == b"x"
+
+
+def test_token_by_uri(service_world: ServiceWorld) -> None:
+    config = service_world.server_config(
+        "uri.toml",
+        (
+            'module = "softhsm"\nlabel = "hsm-msl-development"',
+            'uri = "pkcs11:token=hsm-msl-development?module-name=softhsm"',
+        ),
+    )
+    done = service_world.run("serve", "--check", config)
+    assert done.returncode == 0, done.stderr
+
+
+def test_client_that_goes_on_after_a_restart(service_world: ServiceWorld, service: RunningServer) -> None:
+    """Tokens and counters rest in a database, session keys in it only as sealed."""
+    seal = service_world.directory / "keys"
+    for role, size in (("encryption", 16), ("mac", 32)):
+        path = seal / f"seal.{role}.hex"
+        path.touch(mode=0o600)
+        path.write_text("5a" * size)
+    config = service_world.client_config(
+        "durable.toml",
+        (
+            "[user]",
+            '[state]\ndatabase = "sqlite:///durable.sqlite"\n'
+            'files = { encryption = "keys/seal.encryption.hex", mac = "keys/seal.mac.hex" }\n\n[user]',
+        ),
+    )
+    first = service_world.run("send", "--explain", config, service.url, "one")
+    second = service_world.run("send", "--explain", config, service.url, "two")
+    assert (first.stdout, second.stdout) == (b"one", b"two"), first.stderr + second.stderr
+    assert b"under entity authentication PSK" in first.stderr
+    assert b"under master token" in second.stderr
+    assert b"user ID token; application data" in second.stderr
+
+
+def test_certificate_of_a_server(service_world: ServiceWorld) -> None:
+    """X509: the certificate of the server's token key, and the client that trusts who signed it."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
+    from cryptography.x509.oid import NameOID
+
+    directory = service_world.directory
+    authority = rsa.generate_private_key(65537, 2048)
+    server_key = load_pem_public_key((directory / "server.pem").read_bytes())
+    assert isinstance(server_key, rsa.RSAPublicKey)
+    now = datetime.now(UTC)
+
+    def issue(name: str, key: rsa.RSAPublicKey, *, ca: bool) -> bytes:
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]))
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca, None), critical=True)
+            .sign(authority, SHA256())
+        )
+        return certificate.public_bytes(Encoding.PEM)
+
+    (directory / "authority.pem").write_bytes(issue("authority", authority.public_key(), ca=True))
+    (directory / "certificate.pem").write_bytes(issue("server", server_key, ca=False))
+    (directory / "stranger.pem").write_bytes(issue("server", authority.public_key(), ca=False))
+    identity = (
+        'scheme = "RSA"\nidentity = "development-server"\nkey_id = "development-server-1"\n',
+        'scheme = "X509"\ncertificate = "certificate.pem"\n',
+    )
+    config = service_world.server_config("certified.toml", identity)
+    client = service_world.client_config(
+        "trusting.toml",
+        ('identity = "development-server"\n\n[[entities]]', 'identity = "CN=server"\n\n[[entities]]'),
+        ("[key_exchange]", '[x509]\nauthorities = ["authority.pem"]\n\n[key_exchange]'),
+    )
+    with service_world.serve(config) as server:
+        (response,) = send(service_world, client, server.url, b"x")
+    assert response.header.identity == "CN=server" or response.header.entity_auth is not None
+    assert response.payload == b"x"
+    wrong = service_world.server_config(
+        "uncertified.toml", (identity[0], identity[1].replace("certificate.pem", "stranger.pem"))
+    )
+    done = service_world.run("serve", "--check", wrong)
+    assert b"entity.certificate" in done.stderr
+    assert b"is not of the private key" in done.stderr
+
+
+def provision(world: ServiceWorld, *arguments: str, stdin: str = "") -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hsm_provision", *arguments, "-C", str(world.directory)],
+        env=world.environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_member_of_a_fleet(service_world: ServiceWorld) -> None:
+    """Its keys are wrapped in a database by the import, and unwrapped into the token when it comes."""
+    directory = service_world.directory
+    text = (ROOT / "provisioning/ceremonies/development.toml").read_text()
+    ceremony = directory / "fleet-ceremony.toml"
+    ceremony.write_text(
+        text.replace('"../profiles"', f'"{ROOT}/provisioning/profiles"').replace("[records]", FLEET + "[records]")
+        + '\n[[key]]\nprofile = "fleet-storage"\n'
+    )
+    provision(service_world, "apply", str(ceremony))
+    members = {role: secrets.token_hex(size) for role, size in (("encryption", 16), ("mac", 32))}
+    rows = f"identity,encryption,mac\nfleet-member,{members['encryption']},{members['mac']}\n"
+    provision(service_world, "import-fleet", str(ceremony), "-", stdin=rows)
+    for role, value in members.items():
+        path = directory / f"keys/fleet-member.{role}.hex"
+        path.touch(mode=0o600)
+        path.write_text(value)
+    config = service_world.server_config(
+        "fleet.toml",
+        ("[users]", "[fleet]\n\n[users]"),
+        ('entities = ["development-client"]', 'entities = ["development-client", "fleet-*"]'),
+        ("state.sqlite", "fleet.sqlite"),
+    )
+    client = service_world.client_config(
+        "member.toml", ('"development-client"', '"fleet-member"'), ("keys/development-client", "keys/fleet-member")
+    )
+    with service_world.serve(config) as server:
+        first, second = send(service_world, client, server.url, b"one", b"two")
+    assert (first.payload, first.pairs, second.payload) == (b"one", 1, b"two")
