@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 
-from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.pkcs11.token import Token
-from hsm_msl.backend.software import SoftwareVerifyingKey
-from hsm_msl.backend.token_vault import TokenVault
+from hsm_msl.cli.doctor import examine
 from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
 from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.context import MslContext
-from hsm_msl.msl.entityauth.base import LocalEntity
-from hsm_msl.msl.entityauth.rsa import RsaScheme, rsa_data
 from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
-from hsm_msl.msl.tokens.issuer import TokenIssuer
-from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
-from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.ports import MacAlgorithm, SignatureScheme, SigningKey, SymmetricKeys, WrappingKey
 from key_backends import rsa_pair
-from msl_keys import Ephemeral, Ring
-from msl_world import SERVER, Credentials, Device, World, secret
-from vendor_tokens import MadeInToken, VendorKeys
+from msl_keys import Ring
+from msl_world import Credentials, Device, World, secret
+from token_places import with_identity, with_resident_keys
+from vendor_tokens import MadeInToken, TpmKeys, VendorKeys
 
 CLIENT = "psk-client"
-IDENTITY_ID = f"{SERVER}-key"
 
 
 def token_keys(backend: VendorKeys, wrapping: WrappingKey | None = None) -> SymmetricKeys:
@@ -41,15 +37,6 @@ def token_keys(backend: VendorKeys, wrapping: WrappingKey | None = None) -> Symm
 def identity_of(backend: VendorKeys) -> SigningKey:
     """A server's RSA identity: imported where the token takes keys, else made in it."""
     return backend.signing(rsa_pair())
-
-
-def with_identity(world: World, context: MslContext, signing: SigningKey) -> MslContext:
-    """Return the server's context with its identity key on the token, and let the clients trust it."""
-    world.public_keys[IDENTITY_ID] = SoftwareVerifyingKey(signing.public_key)
-    scheme = RsaScheme(world.public_keys, world.grants, IDENTITY_ID, signing)
-    data = rsa_data(SERVER, IDENTITY_ID)
-    local = LocalEntity(data, scheme.context(data), encrypts=False, protects_integrity=True)
-    return replace(context, local=local, entity_schemes={**context.entity_schemes, "RSA": scheme})
 
 
 def converse(world: World, device: Device, context: MslContext) -> None:
@@ -91,24 +78,9 @@ def test_session_keys_never_leave_the_token(vendor_backend: VendorKeys, vendor_t
     """``token`` residency over ASYMMETRIC_WRAPPED / RSA; packed by AES key wrap, or under RSA where there is none."""
     wrapping = vendor_backend.packing()
     world = World()
-    ring = world.ring = Ring(token_keys(vendor_backend, wrapping))
-    vault = TokenVault(TokenResidentKeys(vendor_token), ring)
+    world.ring = Ring(token_keys(vendor_backend, wrapping))
     base = with_identity(world, world.server_context(), identity_of(vendor_backend))
-    master_tokens = MasterTokens(base.token_keys, vault, world.random, TokenCache(100))
-    issuer = TokenIssuer(
-        master_tokens,
-        UserIdTokens(base.token_keys, TokenCache(100)),
-        world.policy,
-        clock=world.clock,
-        random=world.random,
-        replays=world.replays,
-        renewals=world.renewals,
-        revocations=world.revocations,
-    )
-    exchange = AsymmetricWrapped(Ephemeral(world.random), vault, world.random)
-    context = replace(
-        base, master_tokens=master_tokens, issuer=issuer, vault=vault, key_exchanges={exchange.name: exchange}
-    )
+    context = with_resident_keys(world, base, vendor_token)
     device = world.client("NONE", offers=("ASYMMETRIC_WRAPPED",))
     mine = device.context.key_exchanges["ASYMMETRIC_WRAPPED"]
     assert isinstance(mine, AsymmetricWrapped)
@@ -154,3 +126,17 @@ def test_random_bytes(vendor_token: Token, size: int) -> None:
     drawn = vendor_token.random(size)
     assert len(drawn) == size
     assert size < 32 or drawn != vendor_token.random(size)
+
+
+def test_the_doctor_finds_nothing_wrong(
+    vendor_backend: VendorKeys, vendor_token: Token, record_property: Callable[[str, object], None]
+) -> None:
+    """What a token lacks is no illness; a wrong result or an outage in a trial is. The table shows its findings."""
+    identity_of(vendor_backend)  # a TPM signs with keys it holds and has no session keys to try
+    if isinstance(vendor_backend, TpmKeys):
+        vendor_backend.pair(SECP256R1)
+    diagnosis = examine(vendor_token)
+    for name, part in msgspec.to_builtins(diagnosis).items():
+        record_property(name, json.dumps(part))
+    assert diagnosis.healthy, diagnosis.findings
+    assert [speed.operation for speed in diagnosis.speed if speed.per_second]
