@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import signal
@@ -99,6 +100,36 @@ def test_more_threads_than_sessions_share_them(forge: Forge, fresh_token: TestTo
 
     run_threads(12, body)
     assert token.connection.pool.open_sessions <= 2
+    token.close()
+
+
+def test_a_module_that_stands_one_call_at_a_time_gets_one(forge: Forge, fresh_token: TestToken) -> None:
+    """Keys on the token, in sessions and the recovery take turns, whatever the number of sessions and threads."""
+    profile = dataclasses.replace(SOFTHSM, one_call=True)
+    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, profile)
+    maker = KeyMaker(token)
+    mac = token.mac_key(maker.hmac(MAC_VALUE))
+    kek = token.wrapping_key(maker.aes(AES_VALUE, WRAP))
+    session_keys = [kek.unwrap_aes(kek.wrap(AES_VALUE)) for _ in range(4)]
+    inside, most = [0], [0]
+
+    def alone(handle: object) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.0005)
+        inside[0] -= 1
+
+    def body(number: int) -> None:
+        for _ in range(20):
+            mac.target.call(alone)
+            session_keys[number % 4].target.call(alone)
+            assert mac.sign(MESSAGE) == TAG
+            assert session_keys[number % 4].encrypt_cbc(bytes(16), MESSAGE) == CIPHERTEXT
+            if number == 0:
+                token.connection.pool.renew()
+
+    run_threads(8, body)
+    assert most == [1]
     token.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError
 T = TypeVar("T")
 
 _LIBRARY = ("library_manufacturer", "library_description", "library_version")
+
+_FREE: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
 RECOVERABLE = frozenset((Fault.STALE, Fault.OUTAGE))
 
@@ -191,7 +194,8 @@ class Connection:
         for attempt in range(len(STAGES)):
             if fault_of(error) not in RECOVERABLE:
                 raise translate(error, target.doing) from None
-            self.recovery.heal(epoch, attempt)
+            with self.module.one_call if self.profile.one_call else _FREE:
+                self.recovery.heal(epoch, attempt)
             epoch = self.epoch
             try:
                 return target.attempt(operation, arguments)

@@ -22,6 +22,7 @@ from hsm_msl.backend.pkcs11.sessions import Lease
 if TYPE_CHECKING:
     from hsm_msl.backend.pkcs11.module import Module
     from hsm_msl.backend.pkcs11.recovery import Recovery
+    from hsm_msl.backend.pkcs11.vendors import VendorProfile
 
 
 class Landlord(Protocol):
@@ -29,6 +30,7 @@ class Landlord(Protocol):
 
     module: Module
     recovery: Recovery
+    profile: VendorProfile
 
     @property
     def epoch(self) -> int:
@@ -47,9 +49,13 @@ class Home:
 
     def __init__(self, landlord: Landlord) -> None:
         self._landlord = landlord
-        self.lock = threading.RLock()
+        self.lock = self.fresh_lock()
         self.lease: Lease | None = None
         self._dead: deque[tuple[Lease, Handle]] = deque()
+
+    def fresh_lock(self) -> threading.RLock:
+        """Return the lock for this home: the module's own where it stands one call at a time."""
+        return self._landlord.module.one_call if self._landlord.profile.one_call else threading.RLock()
 
     def ready(self) -> Lease:
         """Return the session of the current epoch, opening it when needed; the caller holds ``lock``.
@@ -139,7 +145,7 @@ class Homes:
         held, self._held = self._held, []
         if self._landlord.module.forked:
             for home in self._homes:
-                home.lock = threading.RLock()  # another thread of the parent may have held the old one
+                home.lock = home.fresh_lock()  # another thread of the parent may have held the old one
                 home.lease = None
             return
         for home in held:

@@ -91,6 +91,8 @@ class Module:
         self._start()
         self.pid = os.getpid()
         self.generation = 1
+        self.one_call = threading.RLock()
+        """Held around every call into a module that does not stand two at once (``VendorProfile.one_call``)."""
         _guard_forks(self)
 
     def _start(self) -> None:
@@ -340,7 +342,8 @@ def _guard_forks(module: Module) -> None:
     def after_in_child() -> None:
         current = reference()
         if current is not None:
-            current._lock = threading.RLock()  # another thread of the parent may have held the old one
+            current._lock = threading.RLock()  # another thread of the parent may have held the old ones
+            current.one_call = threading.RLock()
         while held:
             held.pop()()
 

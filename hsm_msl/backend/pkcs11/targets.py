@@ -29,11 +29,12 @@ class PooledTarget(ABC):
         doing: what a call is, for messages.
     """
 
-    __slots__ = ("_connection", "_pool", "doing", "uses")
+    __slots__ = ("_connection", "_pool", "_serial", "doing", "uses")
 
     def __init__(self, connection: Connection, doing: str) -> None:
         self._connection = connection
         self._pool = connection.pool
+        self._serial = connection.profile.one_call
         self.doing = doing
         self.uses = 0
 
@@ -60,6 +61,8 @@ class PooledTarget(ABC):
             BackendError: see ``errors.translate``.
             DataRejectedError: the input was refused.
         """
+        if self._serial:
+            return self._call_alone(operation, arguments)
         pool = self._pool
         try:
             lease = pool.take()
@@ -88,6 +91,21 @@ class PooledTarget(ABC):
             operation: called with the handle and ``arguments``.
             arguments: passed on.
         """
+        if self._serial:
+            with self._connection.module.one_call:
+                return self._attempt(operation, arguments)
+        return self._attempt(operation, arguments)
+
+    def _call_alone(self, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        epoch = self._pool.epoch
+        try:
+            result = self.attempt(operation, arguments)
+        except PKCS11Error as error:
+            return self._connection.retry(self, error, epoch, operation, arguments)
+        self.uses += 1
+        return result
+
+    def _attempt(self, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         lease = self._pool.take()
         try:
             handle = lease.objects.get(self)

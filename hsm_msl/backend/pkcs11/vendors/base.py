@@ -26,6 +26,7 @@ class VendorProfile:
         unwraps_per_process: after how many unwrapped keys a worker process should be replaced; 0 means never.
         keep_alive_seconds: how often an idle token wants a call; None means never.
         largest_input: the most bytes the token takes in one call; None means no limit worth knowing.
+        one_call: whether two calls must never run side by side in one process, because the module does not stand it.
         title: what people call it.
         source: where the facts are from.
         quirks: what an operator should know and the code cannot mend, a sentence each.
@@ -42,6 +43,7 @@ class VendorProfile:
     forced_uses: frozenset[Attribute] = frozenset()
     manufacturers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    one_call: bool = False
     sessions: int = 4
     homes: int = 2
     broken: frozenset[Mechanism] = frozenset()
