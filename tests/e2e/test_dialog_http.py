@@ -97,7 +97,6 @@ def test_conversation_over_http(tmp_path: Path) -> None:
             for number in range(25):
                 await dialog.send("order", b"%d" % number)
             await dialog.send("large", b"x" * 300_000)
-            await dialog.end()
 
             async def serve() -> None:
                 async for incoming in there.arrivals():
@@ -107,14 +106,15 @@ def test_conversation_over_http(tmp_path: Path) -> None:
                     await incoming.end()
                     return
 
-            await within(serve())
             messages: list[Message] = []
 
             async def read() -> None:
                 async for message in dialog:
                     messages.append(message)
+                    if len(messages) == 26:
+                        await dialog.end()
 
-            await within(read())
+            await within(asyncio.gather(serve(), read()), 90)
             assert [message.body for message in messages[:25]] == [b"%d" % number for number in range(25)]
             assert messages[25].body == b"x" * 10
             assert messages[26].kind is Kind.END

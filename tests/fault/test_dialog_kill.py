@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from database_fixture import KINDS
 from hsm_msl.stores.sql import Database
@@ -29,12 +29,11 @@ def start(role: str, url: str, spool: Path) -> subprocess.Popen[bytes]:
 
 
 def rows(database: Database) -> list[int]:
+    """What a side has done so far."""
     with database.statements() as connection:
-        exists = (
-            database.is_sqlite is False
-            or connection.execute(text("SELECT count(*) FROM sqlite_master WHERE name = 'work'")).scalar()
-        )
-        return list(connection.execute(text("SELECT n FROM work ORDER BY n")).scalars()) if exists else []
+        if not inspect(connection).has_table("work"):
+            return []  # the process is still starting
+        return list(connection.execute(text("SELECT n FROM work ORDER BY n")).scalars())
 
 
 @pytest.mark.parametrize("kind", KINDS)
