@@ -99,7 +99,7 @@ def packets_alone(runs: int, count: int, suite: int) -> None:
 
 def engines(title: str, runs: int, count: int, batch: int, make: Callable[[str], DialogStore]) -> None:
     """Whole engines over stores: send, transmit, receive, acknowledge, take."""
-    world = World(initiator_store=make("a"), target_store=make("b"), policy=QUIET)
+    world = World(initiator_store=make("a"), target_store=make("b"), policy=QUIET, seed=title)
     dialog = world.open()
     messages = [("bench", BODY)] * batch
     rounds = count // batch
