@@ -24,6 +24,7 @@ from softhsm_fixture import softhsm_module
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "softhsm/demo"
+CEREMONY = ROOT / "provisioning/ceremonies/development.toml"
 SECONDS = 60.0
 USER_EMAIL = "user@example.com"
 
@@ -79,6 +80,18 @@ class ServiceWorld:
             capture_output=True,
             timeout=SECONDS,
         )
+
+    def provision(self, verb: str, ceremony: Path, *arguments: str, stdin: str = "") -> None:
+        """Run ``hsm-provision`` on this world's token."""
+        done = subprocess.run(
+            [sys.executable, "-m", "hsm_provision", verb, str(ceremony), *arguments, "-C", str(self.directory)],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def server_config(self, name: str, *changes: tuple[str, str]) -> Path:
         """Write the sample server's configuration under another name, with texts in it replaced."""
@@ -145,10 +158,8 @@ def _until_listening(stdout: IO[bytes], log: Path) -> list[str]:
     return text.decode().splitlines()
 
 
-@pytest.fixture(scope="session")
-def service_world(tmp_path_factory: pytest.TempPathFactory) -> ServiceWorld:
-    """Return a world provisioned by the development ceremony, once per test process."""
-    directory = tmp_path_factory.mktemp("service")
+def make_world(directory: Path) -> ServiceWorld:
+    """Provision a world of its own by the development ceremony."""
     (directory / "tokens").mkdir()
     configuration = directory / "softhsm2.conf"
     configuration.write_text(
@@ -157,28 +168,19 @@ def service_world(tmp_path_factory: pytest.TempPathFactory) -> ServiceWorld:
     softhsm_module()
     kept = {name: value for name, value in os.environ.items() if re.fullmatch("PATH|HOME|LANG|PYTHON.*", name)}
     environment = {**kept, "SOFTHSM2_CONF": str(configuration), "COLUMNS": "200"}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "hsm_provision",
-            "apply",
-            str(ROOT / "provisioning/ceremonies/development.toml"),
-            "-C",
-            str(directory),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    world = ServiceWorld(directory, environment)
+    world.provision("apply", CEREMONY)
     for sample in ("server.toml", "client.toml"):
         shutil.copy(DEMO / sample, directory / sample)
-    world = ServiceWorld(directory, environment)
     key = world.run("public-key", directory / "server.toml", "--output", directory / "server.pem")
     assert key.returncode == 0, key.stderr
     return world
+
+
+@pytest.fixture(scope="session")
+def service_world(tmp_path_factory: pytest.TempPathFactory) -> ServiceWorld:
+    """Return a world, made once per test process."""
+    return make_world(tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from hsm_msl.service.key_sections import (
     KeysSection,
     KnownEntity,
     LocalIdentity,
+    ManifestSection,
     ServiceTokenKeysSection,
     TokenSection,
     X509Section,
@@ -54,6 +55,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     entity: LocalIdentity
     tokens: dict[str, TokenSection]
     keys: dict[str, KeysSection]
+    key_manifest: ManifestSection | None = None
     server: ListenSection = ListenSection()
     token_policy: TokenPolicySection = TokenPolicySection()
     schemes: SchemesSection = SchemesSection()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from hsm_msl.service.sections import Name, Section, Version
+from hsm_msl.service.sections import Name, Seconds, Section, Version
 
 
 class TokenSection(Section, frozen=True, kw_only=True):
@@ -45,6 +45,22 @@ class KeysSection(Section, frozen=True, kw_only=True):
     primary: Version = 1
     active: tuple[Version, ...] = ()
     label: Annotated[str, msgspec.Meta(pattern=r"\{role\}")] = "{purpose}.{role}.v{version}"
+
+
+class ManifestSection(Section, frozen=True, kw_only=True):
+    """``[key_manifest]``: the manifest hsm-provision writes, from which versions come while the server runs.
+
+    For every purpose of ``[keys]`` that it knows, it replaces ``primary`` and ``active``.
+
+    Attributes:
+        file: the manifest.
+        signed_by: a PEM or DER file with the public key that must have signed it.
+        every: seconds between two looks at it.
+    """
+
+    file: Name
+    signed_by: Name
+    every: Seconds = 5
 
 
 class KeyFiles(Section, frozen=True, kw_only=True):

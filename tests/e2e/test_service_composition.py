@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from hsm_msl.msl.conversation import Response
 from hsm_msl.service.http_client import HttpClient
 from hsm_provision.key_material import derive_wrapping_key
-from service_world import ROOT, SECONDS, RunningServer, ServiceWorld
+from service_world import ROOT, RunningServer, ServiceWorld
 
 EXCHANGES = ("JWK_LADDER", "JWE_LADDER", "SYMMETRIC_WRAPPED", "DIFFIE_HELLMAN", "ASYMMETRIC_WRAPPED")
 PREFERENCE = 'key_exchange = ["DIFFIE_HELLMAN", "ASYMMETRIC_WRAPPED"]'
@@ -219,18 +217,6 @@ def test_certificate_of_a_server(service_world: ServiceWorld) -> None:
     assert b"is not of the private key" in done.stderr
 
 
-def provision(world: ServiceWorld, *arguments: str, stdin: str = "") -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "hsm_provision", *arguments, "-C", str(world.directory)],
-        env=world.environment,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_member_of_a_fleet(service_world: ServiceWorld) -> None:
     """Its keys are wrapped in a database by the import, and unwrapped into the token when it comes."""
     directory = service_world.directory
@@ -240,10 +226,10 @@ def test_member_of_a_fleet(service_world: ServiceWorld) -> None:
         text.replace('"../profiles"', f'"{ROOT}/provisioning/profiles"').replace("[records]", FLEET + "[records]")
         + '\n[[key]]\nprofile = "fleet-storage"\n'
     )
-    provision(service_world, "apply", str(ceremony))
+    service_world.provision("apply", ceremony)
     members = {role: secrets.token_hex(size) for role, size in (("encryption", 16), ("mac", 32))}
     rows = f"identity,encryption,mac\nfleet-member,{members['encryption']},{members['mac']}\n"
-    provision(service_world, "import-fleet", str(ceremony), "-", stdin=rows)
+    service_world.provision("import-fleet", ceremony, "-", stdin=rows)
     for role, value in members.items():
         path = directory / f"keys/fleet-member.{role}.hex"
         path.touch(mode=0o600)

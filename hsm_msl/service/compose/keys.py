@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_msl.backend.derived import DerivationKey
+from hsm_msl.backend.key_manifest import PurposeVersions
 from hsm_msl.backend.keyring import KeyState, KeyVersion, PurposeView
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.pkcs11.connection import TokenSelector
@@ -141,24 +142,43 @@ class KeySources:
                 f"{self._config.path}: {where}: {error}; is the token plugged in, and does its driver find it?"
             ) from None
 
-    def ring(self, purpose: str, section: KeysSection) -> PurposeView[SymmetricKeys]:
-        """Return every usable version of a purpose. Raises as ``token``; ConfigurationError for a missing key."""
-        where = f'keys."{purpose}"'
-        token = self.token(f"{where}.token", section.token)
-        label = section.label.replace("{purpose}", purpose)
-        states = [(section.primary, KeyState.PRIMARY), *((version, KeyState.ACTIVE) for version in section.active)]
-        versions = [
-            KeyVersion(f"v{version}", state, self._symmetric(where, token, label, version))
-            for version, state in states
-        ]
-        named = ", ".join(f"v{version}" for version in section.active)
+    def ring(
+        self, purpose: str, section: KeysSection, versions: PurposeVersions | None = None
+    ) -> PurposeView[SymmetricKeys]:
+        """Return every usable version of a purpose.
+
+        Args:
+            purpose: its name.
+            section: where its keys are, and its versions.
+            versions: versions to use instead of the section's.
+
+        Raises:
+            ConfigurationError: a key is missing; names the table.
+            BackendError: as ``token``.
+        """
+        wanted = PurposeVersions(section.primary, section.active) if versions is None else versions
+        token = self.token(f'keys."{purpose}".token', section.token)
+        named = ", ".join(f"v{version}" for version in wanted.active)
         self.places.append(
             (
-                f"keys {purpose} v{section.primary}" + (f" (and {named}, to open)" if named else ""),
+                f"keys {purpose} v{wanted.primary}" + (f" (and {named}, to open)" if named else ""),
                 f"in token {token.name!r}, which they never leave",
             )
         )
-        return PurposeView(purpose, versions)
+        return PurposeView(purpose, self.versions(purpose, section, wanted))
+
+    def versions(
+        self, purpose: str, section: KeysSection, wanted: PurposeVersions
+    ) -> tuple[KeyVersion[SymmetricKeys], ...]:
+        """Return the handles of some versions of a purpose. Arguments and errors as ``ring``."""
+        where = f'keys."{purpose}"'
+        token = self.token(f"{where}.token", section.token)
+        label = section.label.replace("{purpose}", purpose)
+        states = [(wanted.primary, KeyState.PRIMARY), *((version, KeyState.ACTIVE) for version in wanted.active)]
+        return tuple(
+            KeyVersion(f"v{version}", state, self._symmetric(where, token, label, version))
+            for version, state in states
+        )
 
     def preshared(self, where: str, entity: PskIdentity) -> SymmetricKeys:
         """Return the keys shared with one entity. Raises as ``ring``; ConfigurationError for bad key files."""

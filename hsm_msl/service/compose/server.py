@@ -12,7 +12,6 @@ from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.software import SoftwareEphemeralKeys
 from hsm_msl.backend.token_vault import TokenVault
 from hsm_msl.crypto.sealing import HostVault
-from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.token_keys import TokenKeys
 from hsm_msl.errors import ConfigurationError, KeyPolicyError
 from hsm_msl.msl.context import MslContext
@@ -27,16 +26,18 @@ from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.base import UserAuthSchemes
 from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_schemes
-from hsm_msl.ports import Clock, PresharedKeys, RandomBytes, SessionVault, SymmetricKeys, TokenKeyRing
+from hsm_msl.ports import Clock, PresharedKeys, RandomBytes, SessionVault, TokenKeyRing
 from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
 from hsm_msl.service.compose.keys import KeySources, Place
 from hsm_msl.service.compose.parts import groups
 from hsm_msl.service.compose.preshared import preshared_keys
+from hsm_msl.service.compose.rings import Rings
 from hsm_msl.service.compose.state import ServerState, open_state, renewal_policy
 from hsm_msl.service.compose.users import user_services
 from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
 from hsm_msl.service.event_log import EventLog
 from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
+from hsm_msl.service.ring_context import RingContext
 from hsm_msl.service.server_sections import RuleSection
 
 _PROBE = b"is this key still there?"
@@ -117,6 +118,7 @@ def compose_server(
     with ExitStack() as closing:
         composition = _Composition(config, closing, clock, random)
         context = composition.context()
+        composition.rings.follow(closing, composition.forget_tokens)
         server = MslServer(context, application, events=EventLog(), chunk_bytes=config.document.limits.chunk)
         places = tuple(composition.sources.places)
         return ComposedServer(server, context, places, composition.ring, composition.state, closing.pop_all())
@@ -152,14 +154,22 @@ class _Composition:
         self.closing = closing
         self.sources = KeySources(config)
         closing.callback(self.sources.close)
-        self.ring: TokenKeyRing = self.sources.ring(TOKEN_KEYS, document.keys[TOKEN_KEYS])
+        self.rings = Rings(config, self.sources)
+        self.ring: TokenKeyRing = self.rings.view(TOKEN_KEYS)
         self.state = open_state(config, closing, clock, random)
         self.residency = Residency(document.session_keys.residency)
         self.vault = self._vault()
         self.local = local_entity(config, self.sources, document.entity, random)
         self.token_keys = TokenKeys(self.ring, self.local.entity.data.identity, random)
-        self.master_tokens = MasterTokens(self.token_keys, self.vault, random, TokenCache(document.cache.tokens))
-        self.user_id_tokens = UserIdTokens(self.token_keys, TokenCache(document.cache.tokens))
+        sizes = document.cache
+        self.caches = [TokenCache(size) for size in (sizes.tokens, sizes.tokens, sizes.service_tokens)]
+        self.master_tokens = MasterTokens(self.token_keys, self.vault, random, self.caches[0])
+        self.user_id_tokens = UserIdTokens(self.token_keys, self.caches[1])
+
+    def forget_tokens(self) -> None:
+        """Make every token be verified anew, since a key version was retired."""
+        for cache in self.caches:
+            cache.clear()
 
     def context(self) -> MslContext:
         """Return the finished context."""
@@ -194,7 +204,7 @@ class _Composition:
             random=self.random,
             capabilities=Capabilities(document.capabilities.compression, document.capabilities.languages),
             service_token_keys=self._service_token_keys(),
-            service_token_cache=TokenCache(document.cache.service_tokens),
+            service_token_cache=self.caches[2],
         )
 
     def _vault(self) -> SessionVault:
@@ -266,12 +276,10 @@ class _Composition:
         used = dict.fromkeys(name for rule in (*schemes.rule, schemes.default) for name in names(rule) or ())
         return tuple(used)
 
-    def _service_token_keys(self) -> Mapping[str, SymmetricContext]:
-        document = self.config.document
-        rings: dict[str, SymmetricKeys] = {}
-        contexts: dict[str, SymmetricContext] = {}
-        for section in document.service_token_keys:
-            if section.keys not in rings:
-                rings[section.keys] = self.sources.ring(section.keys, document.keys[section.keys]).primary()
-            contexts[section.name] = SymmetricContext(rings[section.keys], section.keys, self.random)
-        return contexts
+    def _service_token_keys(self) -> Mapping[str, RingContext]:
+        purposes = {section.name: section.keys for section in self.config.document.service_token_keys}
+        contexts = {
+            purpose: RingContext(TokenKeys(self.rings.view(purpose), purpose, self.random))
+            for purpose in dict.fromkeys(purposes.values())
+        }
+        return {name: contexts[purpose] for name, purpose in purposes.items()}
