@@ -31,6 +31,7 @@ class VendorProfile:
         source: where the facts are from.
         quirks: what an operator should know and the code cannot mend, a sentence each.
         forced_uses: uses the token gives every private key, whatever the template said.
+        read_write_sessions: whether the token has no read-only sessions.
         manufacturers: how the token's manufacturer ID begins, to recognise it.
         models: how its model begins; empty means any.
     """
@@ -41,6 +42,7 @@ class VendorProfile:
     source: str = ""
     quirks: tuple[str, ...] = ()
     forced_uses: frozenset[Attribute] = frozenset()
+    read_write_sessions: bool = False
     manufacturers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     one_call: bool = False
