@@ -15,7 +15,7 @@ NSHIELD = VendorProfile(
     sessions=16,
     quirks=(
         "it is configured by CKNFAST_ environment variables, which have to be set before the process starts",
-        "CKNFAST_OVERRIDE_SECURITY_ASSURANCES decides what is refused as unsafe; allow no more than the service needs",
+        "CKNFAST_OVERRIDE_SECURITY_ASSURANCES decides what is refused as unsafe; allow only what is needed",
         "CKNFAST_LOADSHARING makes several modules one token and does the failover itself",
         "with an operator card set the PIN is the card's passphrase",
     ),
