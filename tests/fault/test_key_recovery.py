@@ -340,6 +340,24 @@ def test_good_and_bad_input_without_a_token_are_both_an_outage(world: World) -> 
     world.recover()
 
 
+def test_a_reload_moves_slots_and_no_token_is_taken_for_another(forge: Forge) -> None:
+    """SoftHSMv2 gives a token another slot number when the module starts again; the old one may be another token's."""
+    made = [forge.initialise() for _ in range(3)]
+    tokens = [open_token(forge.module, one.selector, one.pin, SOFTHSM) for one in made]
+    keys = [KeyMaker(token).hmac(bytes([number]) * 32, label="same name") for number, token in enumerate(tokens)]
+    macs = [token.mac_key(key) for token, key in zip(tokens, keys, strict=True)]
+    slots = [token.connection.token.slot.slot_id for token in tokens]
+    for _ in range(2):
+        forge.module.reinitialize()
+        for number, mac in enumerate(macs):
+            expected = software_mac_key(bytes([number]) * 32, MacAlgorithm.HMAC_SHA256)
+            assert mac.sign(b"data") == expected.sign(b"data")
+            assert tokens[number].connection.login.proved()
+    assert [token.connection.token.slot.slot_id for token in tokens] != slots
+    for token in tokens:
+        token.close()
+
+
 def test_a_key_made_in_a_session_is_gone_with_it_and_says_so(world: World) -> None:
     made = world.token.generate_aes(16)
     assert made.encrypt_ecb(bytes(16))

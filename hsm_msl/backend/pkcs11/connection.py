@@ -125,8 +125,9 @@ class Connection:
         self.profile = profile
         token = selector.find(module)
         # A token without criteria must stay the same one after a reload.
+        self._generation = module.generation
         self._found = TokenSelector(label=token.label, serial=token.serial.decode("utf-8", errors="replace"))
-        self.login = Login(module, token, pin)
+        self.login = Login(module, token, pin, read_write=profile.read_write_sessions)
         self.login.ensure()
         self.recovery = Recovery(self, token.label, monotonic, observer)
         self.pool = SessionPool(
@@ -143,7 +144,9 @@ class Connection:
 
     @property
     def token(self) -> pkcs11.Token:
-        """The binding's token object, as last found."""
+        """The binding's token object. A reload, also one for the sake of another token, gives slots new numbers."""
+        if self._generation != self.module.generation:
+            self._find_token()
         return self.login.token
 
     @property
@@ -162,8 +165,8 @@ class Connection:
         return self.module.forked
 
     def open_session(self) -> pkcs11.Session:
-        """Open a session without PIN; the binding's exceptions pass."""
-        return self.token.open()
+        """Open a session without PIN; the binding's exceptions pass. Raises BackendUnavailableError: no token."""
+        return self.token.open(rw=self.profile.read_write_sessions)
 
     def retry(
         self,
@@ -218,8 +221,9 @@ class Connection:
         return self.login.proved()
 
     def renew(self) -> None:
-        """Begin a new epoch and log in. Raises BackendError as ``Login.ensure`` does."""
+        """Begin a new epoch, find the token and log in. Raises BackendError as ``Login.ensure`` does."""
         self.pool.renew()
+        self._find_token()
         self.login.ensure()
 
     def suspend(self) -> None:
@@ -234,13 +238,17 @@ class Connection:
             BackendConfigurationError: the PIN is refused.
         """
         self.module.reinitialize()
+        self.renew()
+
+    def _find_token(self) -> None:
+        generation = self.module.generation
         try:
             token = self._found.find(self.module)
         except BackendConfigurationError as error:
             # It was there when the service started, so its absence is an outage and no mistake of the operator.
             raise BackendUnavailableError(str(error)) from None
         self.login.rebind(token)
-        self.renew()
+        self._generation = generation
 
     def close(self) -> None:
         """Log out and close every session of this token."""

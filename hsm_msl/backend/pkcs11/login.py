@@ -52,13 +52,24 @@ class Login:
         token: the binding's token, as ``Module.token`` returned it.
         pin: where the PIN comes from; None for a token with its own PIN pad.
         user: the role; a service only ever is USER.
+        read_write: open the login session read/write, on a token without read-only ones.
     """
 
-    def __init__(self, module: Module, token: pkcs11.Token, pin: PinSource | None, *, user: User = User.USER) -> None:
+    def __init__(
+        self,
+        module: Module,
+        token: pkcs11.Token,
+        pin: PinSource | None,
+        *,
+        user: User = User.USER,
+        read_write: bool = False,
+    ) -> None:
         self._module = module
         self._token = token
         self._source = pin
         self._user = user
+        # Only a read/write session can carry the security officer.
+        self._read_write = read_write or user is User.SECURITY_OFFICER
         self._lock = threading.Lock()
         self._session: pkcs11.Session | None = None
         self._generation = 0
@@ -82,6 +93,8 @@ class Login:
             token: the binding's token.
         """
         with self._lock:
+            if token.slot.slot_id != self._token.slot.slot_id:
+                self._session = None  # it may be on a slot that holds another token by now
             self._token = token
 
     def ensure(self) -> None:
@@ -144,8 +157,7 @@ class Login:
     def _log_in(self) -> None:
         if self._session is None or self._generation != self._module.generation:
             self._generation = self._module.generation
-            # Only a read/write session can carry the security officer.
-            self._session = self._token.open(rw=self._user is User.SECURITY_OFFICER)
+            self._session = self._token.open(rw=self._read_write)
         if self._holds():
             return
         with self._module.turn():
