@@ -11,7 +11,7 @@ from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import Receive, Transmit
 from hsm_msl.msl.message_stream import Received
 from hsm_msl.msl.peer import PeerConnection, Steps
-from hsm_msl.msl.peer_message import PeerMessage
+from hsm_msl.msl.peer_message import PeerMessage, PeerTokens
 from hsm_msl.msl.renewal import RenewalLock
 from hsm_msl.msl.tokens.issuer import TokenIssuer
 from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
@@ -35,9 +35,11 @@ class Peer:
     state: ClientState
     lock: RenewalLock
 
-    def connect(self, expected_identity: str | None = None) -> PeerConnection:
+    def connect(self, expected_identity: str | None = None, held: PeerTokens | None = None) -> PeerConnection:
         offers = key_requests(self.context, ["DIFFIE_HELLMAN"])
-        return PeerConnection(self.context, self.state, offers, lock=self.lock, expected_identity=expected_identity)
+        return PeerConnection(
+            self.context, self.state, offers, lock=self.lock, expected_identity=expected_identity, held=held
+        )
 
 
 def peer(world: World, scheme: str, name: str) -> Peer:

@@ -30,7 +30,7 @@ from hsm_msl.msl.peer_message import BARE, Outgoing, PeerMessageBuilder, PeerTok
 from hsm_msl.msl.recovery import Recovery
 from hsm_msl.msl.renewal import RenewalLock
 from hsm_msl.msl.server_checks import check_received
-from hsm_msl.msl.token_choice import Choice, Plan, TokenChooser
+from hsm_msl.msl.token_choice import Choice, Plan, ShownTokens, TokenChooser
 from hsm_msl.msl.tokens.issuer import TokenIssuer, next_long, random_long
 from hsm_msl.msl.tokens.master_token import MasterToken, session_context
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES, MAX_MESSAGES
@@ -57,6 +57,7 @@ class PeerConnection:
         lock: the renewal lock of this state.
         reauthenticate: gives entity data after an entity error.
         expected_identity: whom the peer must be, or None for any.
+        held: what the peer held at the end of an earlier connection, so that it need not ask for new keys.
         renew_after_messages: ask for new session keys after this many messages under one master token; 0 for never.
         chunk_bytes: application bytes per payload chunk.
 
@@ -73,6 +74,7 @@ class PeerConnection:
         lock: RenewalLock | None = None,
         reauthenticate: EntitySource | None = None,
         expected_identity: str | None = None,
+        held: PeerTokens | None = None,
         renew_after_messages: int = 0,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     ) -> None:
@@ -88,7 +90,12 @@ class PeerConnection:
         self._builder = PeerMessageBuilder(context, self._issuer, state, self._chooser, key_requests, chunk_bytes)
         # Whoever sends us something uses a master token of ours, so nothing else is looked up.
         self._stream = MessageStream(context)
-        self._held = PeerTokens()
+        self._held = PeerTokens() if held is None else held
+
+    @property
+    def held(self) -> PeerTokens:
+        """What the peer holds of ours, for the next connection."""
+        return self._held
 
     def request(self, message: Message) -> Generator[Steps, bytes | None, Received]:
         """Send a message and receive its reply.
@@ -220,7 +227,10 @@ class PeerConnection:
         raise MslError(ErrorCode.HANDSHAKE_DATA_MISSING, "handshakes without end")
 
     def _next(self, header: MessageHeader) -> Plan:
-        return Plan(Recovery(), self._context.local, next_long(header.message_id))
+        """Plan the answer to a message: with our tokens that came along with it, if any (msl-engine section 7.3)."""
+        ours = header.peer_master_token if header.key_response is None else header.key_response.master_token
+        shown = ShownTokens(ours, header.peer_user_id_token)
+        return Plan(Recovery(), self._context.local, next_long(header.message_id), shown=shown)
 
     def _turn(
         self,
@@ -245,7 +255,8 @@ class PeerConnection:
         if renew:
             choice = yield from self._chooser.choose(message, plan)
         else:
-            choice = Choice(self._state.newest(), None)
+            newest = self._state.newest()
+            choice = Choice(newest if plan.shown is None else plan.shown.session(newest), None)
         outcome: MasterToken | None = None
         answered = None if answering is None else answering.message_id
         try:
@@ -267,6 +278,7 @@ class PeerConnection:
                         outcome = header.key_response.master_token
             except (MslError, TruncatedMessageError, BackendError, StoreError) as error:
                 self._stream.skip_payload()
+                self._held = PeerTokens()
                 if tells:
                     yield self._refusal(answered, error)
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from hsm_msl.errors import MslError
 from hsm_msl.msl.client_state import ClientState
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import KeyRequestSource, Message
@@ -202,6 +203,8 @@ class PeerMessageBuilder:
     ) -> tuple[KeyResponse | None, PeerTokens]:
         """Issue what the peer asked for, and return what goes along for it (msl-engine sections 7.1 to 7.3)."""
         key_response: KeyResponse | None = None
+        if answering is None:
+            held = self._still_good(held)
         user = held.user_id_token
         if answering is not None:
             now = self._context.clock()
@@ -219,6 +222,20 @@ class PeerMessageBuilder:
             user = None
         services = self._changed(update, _bound(held.service_tokens, reference, user), reference, user)
         return key_response, PeerTokens(held.master_token, user, services)
+
+    def _still_good(self, held: PeerTokens) -> PeerTokens:
+        """Leave out what was taken back: the peer would answer under it, and be refused."""
+        try:
+            if held.master_token is not None:
+                self._issuer.check_master_token(held.master_token)
+        except MslError:
+            return PeerTokens()
+        try:
+            if held.user_id_token is not None:
+                self._issuer.check_user_id_token(held.user_id_token)
+        except MslError:
+            return PeerTokens(held.master_token, None, held.service_tokens)
+        return held
 
     def _changed(
         self,

@@ -18,6 +18,32 @@ from hsm_msl.ports import Clock
 
 
 @dataclass(frozen=True, slots=True)
+class ShownTokens:
+    """Our tokens as a peer carries them along: it shows only what it still accepts (msl-engine section 7.3).
+
+    Attributes:
+        master_token: ours by the peer's account.
+        user_id_token: the one of our user.
+    """
+
+    master_token: MasterToken | None
+    user_id_token: UserIdToken | None
+
+    def session(self, newest: Session | None) -> Session | None:
+        """Return the session to answer under: the one shown or its renewal."""
+        shown = self.master_token
+        if newest is None or shown is None or newest.master_token.serial_number != shown.serial_number:
+            return None
+        return newest
+
+    def user(self, known: UserIdToken | None) -> UserIdToken | None:
+        """Return the user ID token to answer with."""
+        shown = self.user_id_token
+        same = known is not None and shown is not None and known.serial_number == shown.serial_number
+        return known if same else None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How the next request is to be made: everything for the first, what recovery says for a repetition.
 
@@ -26,12 +52,14 @@ class Plan:
         local: the entity to authenticate as.
         message_id: the ID to continue with, or None for a random one.
         failed: the master token of the request that was refused.
+        shown: limits the choice to the tokens that came along with the message being answered, between peers.
     """
 
     recovery: Recovery
     local: LocalEntity
     message_id: int | None = None
     failed: MasterToken | None = None
+    shown: ShownTokens | None = None
 
     def asks_for_keys(self, token: MasterToken | None) -> bool:
         """Tell whether the error being recovered from asks for new keys in place of ``token``."""
@@ -105,9 +133,10 @@ class TokenChooser:
                 continue
             yield Wait(ticket)
             delivered = ticket.token is not None and not ticket.token.same_as(choice.master_token)
-            if delivered and not plan.recovery.master_token:
+            if delivered:
                 # What another exchange obtained meanwhile serves as well (msl-engine 10.2, KEYX_REQUIRED).
-                plan = replace(plan, recovery=Recovery())
+                recovery = plan.recovery if plan.recovery.master_token else Recovery()
+                plan = replace(plan, recovery=recovery, shown=None)
 
     def _reread(self, message: Message, plan: Plan) -> Choice:
         """Choose again under the lock: what was read before may be older than another exchange's renewal."""
@@ -123,8 +152,12 @@ class TokenChooser:
 
     def _read(self, message: Message, plan: Plan) -> tuple[_Need, Choice]:
         session = self._state.newest() if plan.recovery.master_token else None
+        if plan.shown is not None:
+            session = plan.shown.session(session)
         token = None if session is None else session.master_token
         user = self._state.user_id_token(message.user, token) if plan.recovery.user_id_token else None
+        if plan.shown is not None:
+            user = plan.shown.user(user)
         choice = Choice(session, user)
         now = self._clock()
         if plan.asks_for_keys(token) or must_renew(message, plan.local, self._state, token, user, now):

@@ -90,9 +90,11 @@ def test_case_119_three_messages_until_both_hold_a_master_token(world: World) ->
 
 def test_case_119_the_second_peer_may_ask_next_on_a_new_connection(world: World) -> None:
     one, other, line = pair(world, "PSK", "RSA")
-    line.run(one.connect().request(plain(b"one")), answering(other.connect(), echoing(plain)))
+    there = other.connect()
+    line.run(one.connect().request(plain(b"one")), answering(there, echoing(plain)))
     back = Line(other, one)
-    result, _ = back.run(other.connect().request(closed(b"back")), answering(one.connect(), echoing(closed)))
+    again = other.connect(held=there.held)
+    result, _ = back.run(again.request(closed(b"back")), answering(one.connect(), echoing(closed)))
     assert isinstance(result, Received)
     assert result.payload == b"re:back"
     assert [tokens(opened)[0] for _, opened in back.opened()] == [0, 0]
