@@ -6,7 +6,9 @@ about a peer or as a call for an operator.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -357,6 +359,36 @@ def test_a_reload_moves_slots_and_no_token_is_taken_for_another(forge: Forge) ->
     assert [token.connection.token.slot.slot_id for token in tokens] != slots
     for token in tokens:
         token.close()
+
+
+def test_an_idle_token_is_called_now_and_then_and_heals_before_anybody_asks(
+    forge: Forge, fresh_token: TestToken
+) -> None:
+    """Field notes F3: modules that drop sessions after 15 seconds of silence."""
+    profile = dataclasses.replace(SOFTHSM, keep_alive_seconds=0.02)
+    transitions = Transitions()
+    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, profile, observer=transitions)
+    forge.module.cryptoki.close_all_sessions(token.connection.token.slot.slot_id)
+    deadline = time.monotonic() + LONGEST
+    while not transitions.stages:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert transitions.stages == [Stage.LOGIN]
+    assert token.connection.login.proved()
+    token.close()
+    assert "token-keep-alive" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_process_that_unwrapped_enough_says_so(forge: Forge, fresh_token: TestToken) -> None:
+    """SoftHSMv2 never gives back 250 bytes of each unwrapped key; a service replaces its worker in time."""
+    profile = dataclasses.replace(SOFTHSM, unwraps_per_process=3)
+    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, profile)
+    kek = token.wrapping_key(KeyMaker(token).aes(KEK_VALUE, WRAP))
+    wrapped = kek.wrap(AES_VALUE)
+    for expected in (False, False, True, True):
+        kek.unwrap_aes(wrapped)
+        assert token.connection.worn is expected
+    token.close()
 
 
 def test_a_key_made_in_a_session_is_gone_with_it_and_says_so(world: World) -> None:

@@ -13,8 +13,10 @@ from pkcs11 import Attribute, Mechanism
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.pin import PinSource
+from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
 from hsm_msl.backend.pkcs11.homes import Homes
+from hsm_msl.backend.pkcs11.keepalive import KeepAlive
 from hsm_msl.backend.pkcs11.login import Login
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.backend.pkcs11.recovery import STAGES, Recovery, RecoveryObserver
@@ -141,6 +143,7 @@ class Connection:
         self.mechanisms = mechanisms_of(token) - profile.broken
         self.homes = Homes(self, profile.homes)
         module.join(self)
+        self._keeper = self._keep_alive()
 
     @property
     def token(self) -> pkcs11.Token:
@@ -215,6 +218,31 @@ class Connection:
         if self.forked:
             self.login.forked()
             self.recovery.forked()
+            self._keeper = self._keep_alive()  # the parent's thread does not exist here
+
+    def touch(self) -> None:
+        """Ask the token for the login state, on the login session and on one for calls; recover what was lost.
+
+        Raises:
+            BackendError: it could not be recovered.
+        """
+        with self.module.one_call if self.profile.one_call else _FREE:
+            epoch = self.epoch
+            if self.forked or not self.recovery.available:
+                self.recovery.gate()
+            elif not self.prove():
+                self.recovery.heal(epoch, 0)
+            with contextlib.suppress(PKCS11Error), self.pool.session() as session:
+                self.module.cryptoki.session_info(handle_of(session))
+
+    @property
+    def worn(self) -> bool:
+        """Whether this process unwrapped so many keys that it should be replaced before the module's leak counts."""
+        return 0 < self.profile.unwraps_per_process <= self.homes.made
+
+    def _keep_alive(self) -> KeepAlive | None:
+        seconds = self.profile.keep_alive_seconds
+        return KeepAlive(self.touch, seconds) if seconds is not None else None
 
     def prove(self) -> bool:
         """Ask the token whether this process is logged in. Raises BackendUnavailableError without an answer."""
@@ -252,6 +280,8 @@ class Connection:
 
     def close(self) -> None:
         """Log out and close every session of this token."""
+        if self._keeper is not None:
+            self._keeper.stop()
         self.homes.close()
         self.pool.close()
         self.login.close()
