@@ -120,6 +120,7 @@ class PostgresCluster:
         self._process = subprocess.Popen(
             ["sh", "-c", KEEPER, "sh", *command],
             stdin=subprocess.PIPE,
+            start_new_session=True,  # a signal to the group of the tests must not reach the keeper
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -39,18 +39,20 @@ def test_server_listens_on_no_network_and_runs_unprivileged(postgres_cluster: Po
 
 
 def test_nothing_stays_of_a_test_process_that_was_killed() -> None:
+    """Not even when its whole process group is killed, as ``timeout`` does."""
     program = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
         "from postgres_fixture import PostgresCluster\n"
         "cluster = PostgresCluster()\n"
         "print(cluster.keeper_pid, cluster.server_pid, flush=True)\n"
         "print(cluster.directory, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.killpg(0, signal.SIGKILL)\n"
     )
     tests = Path(__file__).parent.parent
     child = subprocess.run(
         [sys.executable, "-c", program, str(tests)],
         stdout=subprocess.PIPE,
+        start_new_session=True,
         timeout=60,
         check=False,
         text=True,
