@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hsm_msl.errors import ErrorCode, ResponseCode
+from hsm_msl.ports import RenewalState
 from hsm_msl.wire.limits import MAX_LONG
 from msl_keys import Ring, symmetric_keys
 from msl_messages import (
@@ -335,3 +336,22 @@ def test_observer_needs_the_issuers_keys(world: World) -> None:
     body = world.server().handle(compose(entity(world.client("PSK")), **renewing(world)))
     with pytest.raises(KeyError):
         Observer([World(seed=9, server_scheme="PSK").server_context()]).open(body)
+
+
+def test_a_renewal_that_must_fail_fails_before_the_application_is_asked(world: World) -> None:
+    """Section 8: what a client sends again must not have been consumed; inside the window as for expired tokens."""
+    held = issued_session(world.context, "psk-client")
+    inbox = Inbox()
+    server = world.server(inbox)
+    world.clock.advance(RENEWAL_WINDOW)
+    renewed = answer(world, compose(held, **renewing(world)), server=server).key_response_token
+    assert renewed is not None
+    assert renewed.context is not None
+    world.clock.advance(RENEWAL_WINDOW - 1)
+    world.renewals.renew("psk-client", held.token.serial_number, lambda state: RenewalState(9, 8, 0))
+    newer = Sender({"mastertoken": renewed.to_wire()}, renewed.context)
+    world.clock.advance(1)
+    refused = answer(world, compose(newer, nonreplayableid=1, **renewing(world)), server=server)
+    assert_refused(refused, ErrorCode.MASTERTOKEN_SEQUENCE_NUMBER_OUT_OF_SYNC, ResponseCode.ENTITY_REAUTH)
+    assert len(inbox.requests) == 1
+    assert answer(world, compose(newer, nonreplayableid=1), server=server).payload == b"data"
