@@ -205,6 +205,7 @@ class TokenIssuer:
 
         def decide(state: RenewalState | None) -> RenewalState | None:
             nonlocal issued
+            issued = None  # a store may decide again after a conflict
             if state is None:
                 # A restored or emptied store: the verified token itself is the only evidence of what was issued.
                 state = RenewalState(presented, presented, 0)
