@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def pids(token: WorkerToken) -> list[int]:
-    return [worker.pid for worker in token.pool._alive.values()]
+    return token.pool.workers()
 
 
 def test_a_stuck_worker_costs_one_call_its_deadline(token: WorkerToken, kek_label: str) -> None:

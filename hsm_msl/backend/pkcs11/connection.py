@@ -68,13 +68,20 @@ class TokenSelector:
                 )
         return cls(label=uri.token, serial=uri.serial, manufacturer=uri.manufacturer, model=uri.model)
 
-    def find(self, module: Module) -> pkcs11.Token:
+    def find(self, module: Module, *, patient: bool = True) -> pkcs11.Token:
         """Return the one token that fits. Raises BackendError as ``Module.token`` does.
 
         Args:
             module: where to look.
+            patient: as for ``Module.tokens``.
         """
-        return module.token(label=self.label, serial=self.serial, manufacturer=self.manufacturer, model=self.model)
+        return module.token(
+            label=self.label,
+            serial=self.serial,
+            manufacturer=self.manufacturer,
+            model=self.model,
+            patient=patient,
+        )
 
     def __str__(self) -> str:
         given = {name: getattr(self, name) for name in ("label", "serial", "manufacturer", "model")}
@@ -271,7 +278,7 @@ class Connection:
     def _find_token(self) -> None:
         generation = self.module.generation
         try:
-            token = self._found.find(self.module)
+            token = self._found.find(self.module, patient=False)
         except BackendConfigurationError as error:
             # It was there when the service started, so its absence is an outage and no mistake of the operator.
             raise BackendUnavailableError(str(error)) from None

@@ -140,6 +140,9 @@ _BY_TEXT = (  # the binding gives these two no class of their own
     ("already initialized", _BY_CODE[0x191]),
     ("buffer", _BY_CODE[0x150]),
 )
+PASSING = frozenset((0x05, 0x06, 0x30))
+"""What parallel starts on one SoftHSMv2 directory give, or a device that is busy: general, function, device error."""
+
 _UNMAPPED = re.compile(r"0x([0-9a-fA-F]+)")
 _UNKNOWN = _Row(-1, "an unknown PKCS#11 error", None, Fault.OUTAGE)
 

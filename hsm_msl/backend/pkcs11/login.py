@@ -20,15 +20,12 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_msl.backend.pin import Pin, PinSource
 from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.cryptoki import CKR_PIN_REFUSED, CKR_USER_ALREADY_LOGGED_IN, User
-from hsm_msl.backend.pkcs11.errors import CryptokiError, Fault, code_of, fault_of, name_of, translate
+from hsm_msl.backend.pkcs11.errors import PASSING, CryptokiError, Fault, code_of, fault_of, name_of, translate
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.errors import BackendConfigurationError
 
 LOGIN_ATTEMPTS = 6
 """For ``PASSING`` errors only. A refused PIN is never tried again."""
-
-PASSING = frozenset((0x05, 0x06, 0x30))
-"""What parallel starts on one SoftHSMv2 directory give, or a device that is busy: general, function, device error."""
 
 _REFUSING_FLAGS: dict[User, tuple[tuple[TokenFlag, str], ...]] = {
     User.USER: (

@@ -18,7 +18,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.pkcs11.binding import attach, function_list
 from hsm_msl.backend.pkcs11.cryptoki import Cryptoki
-from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
+from hsm_msl.backend.pkcs11.errors import PASSING, code_of, translate
 from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError
 
 if TYPE_CHECKING:
@@ -144,8 +144,11 @@ class Module:
                 f"{self.path} was loaded before this process was forked; its sessions belong to the parent"
             )
 
-    def tokens(self) -> list[pkcs11.Token]:
+    def tokens(self, *, patient: bool = True) -> list[pkcs11.Token]:
         """Return every token present, initialised or not.
+
+        Args:
+            patient: ask again when the module fails, as it may while other processes start; a recovery does not.
 
         Raises:
             BackendUnavailableError: the module cannot list them now.
@@ -156,7 +159,7 @@ class Module:
                 with self.turn():
                     return list(self._present())
             except PKCS11Error as error:
-                if fault_of(error) is not Fault.OUTAGE or attempt == LISTING_ATTEMPTS:
+                if not patient or code_of(error) not in PASSING or attempt == LISTING_ATTEMPTS:
                     raise translate(error, f"listing the tokens of {self.path}") from None
             time.sleep(0.02 * attempt * (1 + os.getpid() % 7))
         raise BackendUnavailableError(f"listing the tokens of {self.path} failed")
@@ -175,6 +178,7 @@ class Module:
         serial: str | None = None,
         manufacturer: str | None = None,
         model: str | None = None,
+        patient: bool = True,
     ) -> pkcs11.Token:
         """Return the one token that fits everything given.
 
@@ -183,6 +187,7 @@ class Module:
             serial: its serial number.
             manufacturer: its manufacturer.
             model: its model.
+            patient: as for ``tokens``.
 
         Returns:
             The binding's token object, a fresh snapshot of its flags.
@@ -193,7 +198,7 @@ class Module:
         """
         wanted = {"label": label, "serial": serial, "manufacturer": manufacturer, "model": model}
         wanted = {name: value for name, value in wanted.items() if value is not None}
-        present = self.tokens()
+        present = self.tokens(patient=patient)
         if not wanted:  # SoftHSMv2 always shows one more token, waiting to be initialised
             present = [token for token in present if token.flags & pkcs11.TokenFlag.TOKEN_INITIALIZED]
         fitting = [token for token in present if all(_describe(token)[key] == wanted[key] for key in wanted)]

@@ -20,8 +20,8 @@ from typing import Protocol
 from hsm_msl.errors import BackendError, BackendUnavailableError
 
 FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 30.0
-CALM_SECONDS = 60.0
+LONGEST_PAUSE = 10.0
+CALM_SECONDS = 2.0
 """After this long in service, the next trouble starts with ``FIRST_PAUSE`` again."""
 
 SPACING = {"log in again": 1.0, "reload": 2.0}

@@ -64,11 +64,12 @@ class Worker:
             raise BackendUnavailableError(f"a token worker does not start: {error.strerror}") from None
         finally:
             theirs.close()
+        self.pid = self._process.pid
         self._channel = ours
         ours.settimeout(START_SECONDS)
         try:
             send(ours, _Hello(number, spec))
-            self.pid = result_of(_ANSWERS.decode(receive(ours)))
+            result_of(_ANSWERS.decode(receive(ours)))
         except (EOFError, OSError):
             self.kill()
             raise BackendUnavailableError("a token worker ended while it started") from None
@@ -163,6 +164,11 @@ class WorkerPool:
     def size(self) -> int:
         """How many workers are alive."""
         return len(self._alive)
+
+    def workers(self) -> list[int]:
+        """Return the process IDs of the workers that are alive."""
+        with self._changed:
+            return [worker.pid for worker in self._alive.values()]
 
     def run(self, call: Call) -> tuple[Value, int]:
         """Let a worker answer a call.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import OrderedDict
 from typing import Any
@@ -229,7 +228,7 @@ def serve(channel: socket.socket) -> None:
     except HsmMslError as error:
         send(channel, refusal(error))
         return
-    send(channel, Answer(os.getpid()))
+    send(channel, Answer())
     calls = msgspec.msgpack.Decoder(Call)
     while True:
         try:
