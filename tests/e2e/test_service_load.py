@@ -28,10 +28,10 @@ USER = '[user]\nemail = "user@example.com"\npassword = "file:users/user.password
 
 @pytest.fixture(scope="module")
 def busy(service_world: ServiceWorld) -> Iterator[RunningServer]:
-    """A server whose tokens are renewed after a second, for clients of two kinds."""
+    """A server whose tokens are renewed after five seconds, for clients of two kinds."""
     config = service_world.server_config(
         "busy.toml",
-        ("renewal_window = 3600", "renewal_window = 1"),
+        ("renewal_window = 3600", "renewal_window = 5"),
         ('key_exchange = ["ASYMMETRIC_WRAPPED"]', 'key_exchange = ["DIFFIE_HELLMAN"]'),
         ("state.sqlite", "busy.sqlite"),
     )
@@ -61,7 +61,8 @@ async def keep_sending(client: ComposedClient, url: str, until: float, seed: int
             seen[f"client {seed}"] += 1
             seen["messages"] += 1
             seen["pairs"] += response.pairs
-            seen["new keys"] += response.header.key_response is not None
+            if response.header.key_response is not None and response.requests[-1].master_token is not None:
+                seen["renewals"] += 1
 
 
 async def send_all(clients: list[ComposedClient], url: str, seconds: float) -> Counter[str]:
@@ -85,16 +86,15 @@ def load(world: ServiceWorld, server: RunningServer, seconds: float) -> Counter[
 
 
 def test_fifty_clients(service_world: ServiceWorld, busy: RunningServer) -> None:
-    """A few seconds of what the soak does for a minute; every client got through and tokens were renewed."""
-    seen = load(service_world, busy, 4.0)
-    assert seen["new keys"] > 0
+    """A few seconds of what the soak does for a minute; every client got through."""
+    load(service_world, busy, 4.0)
 
 
 @pytest.mark.soak
 def test_fifty_clients_for_a_minute(service_world: ServiceWorld, busy: RunningServer) -> None:
     seen = load(service_world, busy, 60.0)
-    print({name: seen[name] for name in ("messages", "pairs", "new keys")})
-    assert seen["new keys"] > CLIENTS
+    print({name: seen[name] for name in ("messages", "pairs", "renewals")})
+    assert seen["renewals"] > CLIENTS
 
 
 def test_threads_share_one_client(service_world: ServiceWorld, busy: RunningServer) -> None:
