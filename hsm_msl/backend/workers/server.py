@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections import OrderedDict
 from typing import Any
@@ -222,6 +223,11 @@ def serve(channel: socket.socket) -> None:
     Args:
         channel: this process's end of the socket pair.
     """
+    with contextlib.suppress(EOFError, OSError):  # the service ended, perhaps while this process started
+        _serve(channel)
+
+
+def _serve(channel: socket.socket) -> None:
     number, spec = msgspec.msgpack.decode(receive(channel), type=tuple[int, WorkerSpec])
     try:
         server = TokenServer(_open(spec), number)
@@ -231,11 +237,7 @@ def serve(channel: socket.socket) -> None:
     send(channel, Answer())
     calls = msgspec.msgpack.Decoder(Call)
     while True:
-        try:
-            frame = receive(channel)
-        except (EOFError, OSError):
-            return
-        send(channel, server.answer(calls.decode(frame)))
+        send(channel, server.answer(calls.decode(receive(channel))))
 
 
 def _open(spec: WorkerSpec) -> Token:
