@@ -1,7 +1,7 @@
 """The signed key manifest as a server reads it: which version of each purpose makes, and which still open.
 
 The provisioning writes the manifest in one step; a server looks at it now and then and takes a rotation up without a
-restart. Only what concerns versions is read here; the rest of the file is the operators'.
+restart. Only versions and check values are read here; the rest of the file is the operators'.
 """
 
 from __future__ import annotations
@@ -39,9 +39,17 @@ class PurposeVersions:
     active: tuple[int, ...]
 
 
+class KeyCheck(msgspec.Struct, frozen=True):
+    """A check value: how it was made, and its hexadecimal digits."""
+
+    method: str
+    value: str
+
+
 class _Entry(msgspec.Struct, frozen=True):
     label: str
     state: str
+    check: KeyCheck | None = None
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -73,6 +81,7 @@ class KeyManifest:
         self._trusted = trusted
         self._seen: tuple[int, int, int] | None = None
         self._sequence = -1
+        self._checks: Mapping[str, KeyCheck] = {}
 
     def poll(self) -> Mapping[str, PurposeVersions] | None:
         """Return the versions by purpose when the file changed since the last good reading, else None.
@@ -96,7 +105,12 @@ class KeyManifest:
             )
         versions = self._versions(body)
         self._seen, self._sequence = mark, body.sequence
+        self._checks = {entry.label: entry.check for entry in body.keys if entry.check is not None}
         return versions
+
+    def check(self, label: str) -> KeyCheck | None:
+        """Return the check value of a key as of the last good reading, or None when the manifest does not know it."""
+        return self._checks.get(label)
 
     def _checked(self, raw: bytes) -> _Body:
         try:

@@ -46,6 +46,11 @@ class KeysSection(Section, frozen=True, kw_only=True):
     active: tuple[Version, ...] = ()
     label: Annotated[str, msgspec.Meta(pattern=r"\{role\}")] = "{purpose}.{role}.v{version}"
 
+    def named(self, purpose: str, role: str, version: int) -> str:
+        """Return the label of one key."""
+        named = self.label.replace("{purpose}", purpose).replace("{role}", role)
+        return named.replace("{version}", str(version))
+
 
 class ManifestSection(Section, frozen=True, kw_only=True):
     """``[key_manifest]``: the manifest hsm-provision writes, from which versions come while the server runs.
@@ -56,11 +61,16 @@ class ManifestSection(Section, frozen=True, kw_only=True):
         file: the manifest.
         signed_by: a PEM or DER file with the public key that must have signed it.
         every: seconds between two looks at it.
+        usage: directory of the usage reports that ``hsm-provision retire`` reads, by custom ``records/usage``; each
+            process leaves one file there. Nothing is counted when left out.
+        report_every: seconds between two reports.
     """
 
     file: Name
     signed_by: Name
     every: Seconds = 5
+    usage: Name | None = None
+    report_every: Seconds = 60
 
 
 class KeyFiles(Section, frozen=True, kw_only=True):

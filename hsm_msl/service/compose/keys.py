@@ -40,6 +40,7 @@ from hsm_msl.errors import (
 )
 from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys, VerifyingKey, WrappingKey
 from hsm_msl.service.documents import AnyConfiguration
+from hsm_msl.service.key_drift import AnyKey, Expected, drift
 from hsm_msl.service.key_sections import (
     EccIdentity,
     KeyFiles,
@@ -85,13 +86,15 @@ class KeySources:
 
     Args:
         config: the configuration.
+        expected: what each key must be; a key it does not know may be any.
 
     Attributes:
         places: what was asked for, and where it lives.
     """
 
-    def __init__(self, config: AnyConfiguration) -> None:
+    def __init__(self, config: AnyConfiguration, expected: Expected | None = None) -> None:
         self._config = config
+        self._expected = expected
         self._open: dict[str, Token] = {}
         self._closing = ExitStack()
         self.places: list[Place] = []
@@ -212,9 +215,11 @@ class KeySources:
         token = self.token("entity.token", entity.token)
         self.places.append((what, f"in token {token.name!r}, which it never leaves"))
         try:
-            return token.signing_key(entity.label or default)
+            key = token.signing_key(entity.label or default)
         except (KeyNotFoundError, KeyPolicyError) as error:
             raise self._config.error("entity.label", f"{error}; {_NO_KEY}") from None
+        self._compare("entity.label", entity.label or default, key)
+        return key
 
     def wrapping(self, where: str, name: str | None, labels: Iterable[str]) -> Mapping[str, WrappingKey]:
         """Return key-encrypting keys of a token by label. Raises as ``ring``."""
@@ -265,7 +270,23 @@ class KeySources:
         except (KeyNotFoundError, MechanismUnsupportedError):
             # Only some key exchanges need one; they refuse a request when it is missing.
             wrapping = None
+        for role, key in (("encryption", encryption), ("mac", mac), ("wrap", wrapping)):
+            if key is not None:
+                self._compare(where, named(role), key)
         return SymmetricKeys(encryption, mac, wrapping, f"v{version}")
+
+    def _compare(self, where: str, label: str, key: AnyKey) -> None:
+        """Refuse a key that is not the one expected under its label. Raises ConfigurationError, BackendError."""
+        check = None if self._expected is None else self._expected(label)
+        if check is None:
+            return
+        try:
+            problem = drift(label, key, check)
+        except MechanismUnsupportedError:
+            # Its attributes were checked all the same; what this token cannot compute, verify cannot either.
+            return
+        if problem is not None:
+            raise self._config.error(where, f"{problem}; see hsm-provision verify")
 
 
 def software_keys(where: str, encryption: bytes, mac: bytes, wrap: bytes | None = None) -> SymmetricKeys:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from hsm_msl.backend.key_manifest import KeyManifest, PurposeVersions
-from hsm_msl.backend.keyring import PurposeView
+from hsm_msl.backend.keyring import KeyVersion, PurposeView
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.ports import SymmetricKeys
+from hsm_msl.ports import Clock, SymmetricKeys
 from hsm_msl.service.compose.keys import KeySources, read_public_key
 from hsm_msl.service.documents import Configuration, ServerConfig
+from hsm_msl.service.key_sections import ManifestSection
+from hsm_msl.service.key_usage import KeyUsage
 from hsm_msl.service.rotation import KeyRotation
+from hsm_msl.service.usage_reports import UsageReports
+
+
+def key_manifest(config: Configuration[ServerConfig]) -> KeyManifest | None:
+    """Return the manifest of a configuration, not yet read; None without one.
+
+    Raises:
+        ConfigurationError: the signer's key cannot be read; names the key.
+    """
+    section = config.document.key_manifest
+    if section is None:
+        return None
+    try:
+        signer = read_public_key(config.resolve(section.signed_by))
+    except ConfigurationError as error:
+        raise config.error("key_manifest.signed_by", str(error)) from None
+    return KeyManifest(config.resolve(section.file), signer.public_key)
 
 
 class Rings:
@@ -20,51 +42,95 @@ class Rings:
     Args:
         config: the configuration.
         sources: opens tokens.
+        manifest: from ``key_manifest``; read here for the first time.
+        clock: local time.
 
     Raises:
         ConfigurationError: the manifest cannot be used; names the key.
     """
 
-    def __init__(self, config: Configuration[ServerConfig], sources: KeySources) -> None:
+    def __init__(
+        self,
+        config: Configuration[ServerConfig],
+        sources: KeySources,
+        manifest: KeyManifest | None,
+        clock: Clock,
+    ) -> None:
         document = config.document
+        self._config = config
         self._sources = sources
         self._sections = document.keys
         self._views: dict[str, PurposeView[SymmetricKeys]] = {}
         self._versions = {
             purpose: PurposeVersions(section.primary, section.active) for purpose, section in document.keys.items()
         }
-        self._manifest: KeyManifest | None = None
-        self._every = 0.0
+        self._manifest = manifest
+        self._usage: KeyUsage | None = None
         section = document.key_manifest
-        if section is not None:
+        if section is not None and manifest is not None:
             try:
-                signer = read_public_key(config.resolve(section.signed_by))
-            except ConfigurationError as error:
-                raise config.error("key_manifest.signed_by", str(error)) from None
-            self._manifest = KeyManifest(config.resolve(section.file), signer.public_key)
-            self._every = float(section.every)
-            try:
-                announced = self._manifest.poll() or {}
+                announced = manifest.poll() or {}
             except ConfigurationError as error:
                 raise config.error("key_manifest.file", str(error)) from None
             self._versions |= {name: announced[name] for name in self._versions if name in announced}
+            if section.usage is not None:
+                self._usage = KeyUsage(f"{socket.gethostname()} pid {os.getpid()}", clock)
 
     def view(self, purpose: str) -> PurposeView[SymmetricKeys]:
         """Return the view of a purpose of ``[keys]``. Raises ConfigurationError, BackendError as ``KeySources``."""
         view = self._views.get(purpose)
         if view is None:
             view = self._sources.ring(purpose, self._sections[purpose], self._versions[purpose])
+            view.replace(self._counted(purpose, view.versions()))
             self._views[purpose] = view
         return view
 
-    def follow(self, closing: ExitStack, retired: Callable[[], None]) -> None:
-        """Follow the manifest, if there is one, until ``closing`` ends; ``retired`` as for ``KeyRotation``."""
-        if self._manifest is None:
+    def follow(self, closing: ExitStack, forget_tokens: Callable[[], None]) -> None:
+        """Follow the manifest and report the use of keys, if so configured, until ``closing`` ends.
+
+        Args:
+            closing: takes what has to be closed.
+            forget_tokens: makes every token be verified anew.
+
+        Raises:
+            ConfigurationError: usage cannot be reported; names the key.
+        """
+        section = self._config.document.key_manifest
+        if section is None or self._manifest is None:
             return
         current = {purpose: self._versions[purpose] for purpose in self._views}
-        rotation = KeyRotation(self._manifest, current, self._replace, retired, self._every)
+        rotation = KeyRotation(self._manifest, current, self._replace, forget_tokens, float(section.every))
         closing.callback(rotation.close)
         rotation.start()
+        self._report(section, closing, forget_tokens)
+
+    def _report(self, section: ManifestSection, closing: ExitStack, forget_tokens: Callable[[], None]) -> None:
+        if section.usage is None or self._usage is None:
+            return
+        path = self._config.resolve(section.usage) / f"{socket.gethostname()}-{os.getpid()}.json"
+        try:
+            reports = UsageReports(path, self._usage, forget_tokens, float(section.report_every))
+        except ConfigurationError as error:
+            raise self._config.error("key_manifest.usage", str(error)) from None
+        closing.callback(reports.close)
+        reports.start()
 
     def _replace(self, purpose: str, versions: PurposeVersions) -> None:
-        self._views[purpose].replace(self._sources.versions(purpose, self._sections[purpose], versions))
+        fresh = self._sources.versions(purpose, self._sections[purpose], versions)
+        self._views[purpose].replace(self._counted(purpose, fresh))
+
+    def _counted(
+        self, purpose: str, versions: Sequence[KeyVersion[SymmetricKeys]]
+    ) -> Sequence[KeyVersion[SymmetricKeys]]:
+        usage = self._usage
+        if usage is None:
+            return versions
+        section = self._sections[purpose]
+
+        def labels(version: KeyVersion[SymmetricKeys]) -> tuple[str, ...]:
+            keys = version.key
+            roles = (("mac", keys.mac), ("encryption", keys.encryption), ("wrap", keys.wrapping))
+            number = int(version.version.removeprefix("v"))
+            return tuple(section.named(purpose, role, number) for role, key in roles if key is not None)
+
+        return [replace(version, key=usage.counted(version.key, labels(version))) for version in versions]

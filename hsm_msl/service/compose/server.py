@@ -31,7 +31,7 @@ from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_
 from hsm_msl.service.compose.keys import KeySources, Place
 from hsm_msl.service.compose.parts import groups
 from hsm_msl.service.compose.preshared import preshared_keys
-from hsm_msl.service.compose.rings import Rings
+from hsm_msl.service.compose.rings import Rings, key_manifest
 from hsm_msl.service.compose.state import ServerState, open_state, renewal_policy
 from hsm_msl.service.compose.users import user_services
 from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
@@ -152,9 +152,10 @@ class _Composition:
         self.clock = clock
         self.random = random
         self.closing = closing
-        self.sources = KeySources(config)
+        manifest = key_manifest(config)
+        self.sources = KeySources(config, None if manifest is None else manifest.check)
         closing.callback(self.sources.close)
-        self.rings = Rings(config, self.sources)
+        self.rings = Rings(config, self.sources, manifest, clock)
         self.ring: TokenKeyRing = self.rings.view(TOKEN_KEYS)
         self.state = open_state(config, closing, clock, random)
         self.residency = Residency(document.session_keys.residency)
@@ -167,7 +168,7 @@ class _Composition:
         self.user_id_tokens = UserIdTokens(self.token_keys, self.caches[1])
 
     def forget_tokens(self) -> None:
-        """Make every token be verified anew, since a key version was retired."""
+        """Make every token be verified anew, since a key version was retired or uses are counted."""
         for cache in self.caches:
             cache.clear()
 

@@ -1,0 +1,54 @@
+"""Whether a key on the token is still the one the key manifest describes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from hsm_msl.backend.key_manifest import KeyCheck
+from hsm_msl.ports import AesKey, MacKey, SigningKey, WrappingKey
+
+HMAC_TEXT = b"hsm-provision check value v1"
+_ZERO = bytes(16)
+_SYMMETRIC_BYTES = 8
+
+AnyKey = AesKey | MacKey | WrappingKey | SigningKey
+
+Expected = Callable[[str], KeyCheck | None]
+"""Returns what the manifest says of a key by its label, or None when it does not know the key."""
+
+
+def drift(label: str, key: AnyKey, check: KeyCheck) -> str | None:
+    """Return in what a key differs from the manifest's entry, for people; None when it does not.
+
+    Its attributes were compared with its use when the handle was made; this compares the key itself.
+
+    Args:
+        label: the key's label.
+        key: its handle.
+        check: the entry's check value.
+
+    Raises:
+        MechanismUnsupportedError: the token cannot compute the check value.
+        BackendError: it gave no answer.
+    """
+    found = _check_value(check.method, key)
+    if found is None:
+        return f"{label}: usage differs: by the manifest it is a key with check value {check.method}"
+    if found != check.value:
+        return f"{label}: check value ({check.method}) is {found}, by the manifest {check.value}: another key"
+    return None
+
+
+def _check_value(method: str, key: AnyKey) -> str | None:
+    match method:
+        case "ecb-zero" if isinstance(key, AesKey):
+            # One zero block chained from zero is the same as ECB, which some tokens do not have.
+            return key.encrypt_cbc(_ZERO, _ZERO)[:_SYMMETRIC_BYTES].hex()
+        case "wrap-zero" if isinstance(key, WrappingKey):
+            return key.wrap(_ZERO)[:_SYMMETRIC_BYTES].hex()
+        case "hmac-label" if isinstance(key, MacKey):
+            return key.sign(HMAC_TEXT)[:_SYMMETRIC_BYTES].hex()
+        case "spki-sha256" if isinstance(key, SigningKey):
+            return hashlib.sha256(key.public_key).hexdigest()
+    return None

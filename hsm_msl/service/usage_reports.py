@@ -1,0 +1,83 @@
+"""Leaves the usage report of a server process where the operators look, from time to time and when it stops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from hsm_msl.errors import ConfigurationError
+from hsm_msl.service.key_usage import KeyUsage
+
+_LOG = logging.getLogger("hsm_msl.keys")
+
+RECOUNT_SECONDS = 3600.0
+"""How long a remembered token may go on without being counted again."""
+
+
+class UsageReports:
+    """Writes one report file, in a thread of its own.
+
+    Args:
+        path: the file; replaced as a whole, so that nobody reads half a report.
+        usage: the counters.
+        recount: makes remembered tokens be verified, and thereby counted, anew; called every ``RECOUNT_SECONDS``.
+        every: seconds between two reports.
+
+    Raises:
+        ConfigurationError: the first report cannot be written.
+    """
+
+    def __init__(self, path: Path, usage: KeyUsage, recount: Callable[[], None], every: float) -> None:
+        self._path = path
+        self._usage = usage
+        self._recount = recount
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="key usage", daemon=True)
+        self.write()
+
+    def start(self) -> None:
+        """Begin to report."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, and leave a last report."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._try()
+
+    def write(self) -> None:
+        """Write a report now. Raises ConfigurationError."""
+        content = msgspec.json.encode(self._usage.report())
+        # No *.json, so that nobody takes it for a report before it is whole.
+        fresh = self._path.with_name(f".{self._path.name}.new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with fresh.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+    def _try(self) -> None:
+        try:
+            self.write()
+        except ConfigurationError as error:
+            _LOG.error("usage of keys not reported: %s", error)
+
+    def _run(self) -> None:
+        since = 0.0
+        while not self._stop.wait(self._every):
+            since += self._every
+            if since >= RECOUNT_SECONDS:
+                since = 0.0
+                self._recount()
+            self._try()

@@ -1,0 +1,103 @@
+"""Usage of key versions: counted where it happens, reported in the form the provisioning reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hsm_msl.backend.software import SoftwareAesKey, SoftwareWrappingKey, software_mac_key
+from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports import MacAlgorithm, SymmetricKeys
+from hsm_msl.service.key_usage import KeyUsage
+from hsm_msl.service.usage_reports import UsageReports
+from hsm_provision.usage import KeyUsage as ReadUsage
+from hsm_provision.usage import read_usage, reasons_in_use
+
+MORNING = 1769850000.0  # 2026-01-31T09:00:00Z
+LABELS = ("msl.token.mac.v1", "msl.token.encryption.v1")
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = MORNING
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def keys() -> SymmetricKeys:
+    mac = software_mac_key(bytes(32), MacAlgorithm.HMAC_SHA256)
+    return SymmetricKeys(SoftwareAesKey(bytes(16)), mac, SoftwareWrappingKey(bytes(16)), "v1")
+
+
+def counted(usage: KeyUsage) -> SymmetricKeys:
+    return usage.counted(keys(), LABELS)
+
+
+def test_making_and_recognising_count_and_a_strange_tag_does_not() -> None:
+    clock = Clock()
+    usage = KeyUsage("server", clock)
+    mac = counted(usage).mac
+    assert mac is not None
+    assert usage.report().keys["msl.token.mac.v1"].last is None
+    tag = mac.sign(b"token")
+    clock.now += 60
+    assert mac.verify(b"token", tag)
+    clock.now += 60
+    assert not mac.verify(b"token", bytes(32))
+    assert mac.algorithm is MacAlgorithm.HMAC_SHA256
+    for label in LABELS:
+        use = usage.report().keys[label]
+        assert (use.operations, use.last) == (2, "2026-01-31T09:01:00Z")
+
+
+def test_handles_made_anew_by_a_rotation_count_on() -> None:
+    usage = KeyUsage("server", Clock())
+    for again in (counted(usage), counted(usage)):
+        assert again.mac is not None
+        again.mac.sign(b"")
+    assert usage.report().keys["msl.token.mac.v1"].operations == 2
+
+
+def test_other_handles_stay_what_they_are() -> None:
+    plain = keys()
+    found = KeyUsage("server", Clock()).counted(plain, LABELS)
+    assert (found.encryption, found.wrapping, found.version) == (plain.encryption, plain.wrapping, "v1")
+
+
+def test_the_provisioning_reads_the_report(tmp_path: Path) -> None:
+    """Round trip with ``hsm_provision.usage``: refused while in use, free after the idle time."""
+    clock = Clock()
+    usage = KeyUsage("host pid 1", clock)
+    mac = counted(usage).mac
+    assert mac is not None
+    reports = UsageReports(tmp_path / "usage/host-1.json", usage, lambda: None, 60.0)
+    mac.sign(b"")
+    clock.now += 3600
+    reports.close()
+    (report,) = read_usage(tmp_path / "usage")
+    assert (report.server, report.since, report.written) == (
+        "host pid 1",
+        "2026-01-31T09:00:00Z",
+        "2026-01-31T10:00:00Z",
+    )
+    assert report.keys["msl.token.mac.v1"] == ReadUsage(1, "2026-01-31T09:00:00Z")
+    assert [path.name for path in (tmp_path / "usage").iterdir()] == ["host-1.json"]
+
+    def reasons(label: str, days: float) -> tuple[str, ...]:
+        return reasons_in_use(
+            [report], label, demoted="2026-01-31T08:00:00Z", now=MORNING + days * 86400, idle_days=30
+        )
+
+    assert reasons("msl.token.mac.v1", 29) == ("host pid 1 used it 1 time(s), last at 2026-01-31T09:00:00Z",)
+    assert reasons("msl.token.mac.v1", 31) == ()
+    assert reasons("msl.token.mac.v9", 1) == ()
+
+
+def test_a_report_that_cannot_be_written_is_named_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "usage").write_text("a file, not a directory")
+    with pytest.raises(ConfigurationError, match=r"usage/host-1\.json: cannot be written"):
+        UsageReports(tmp_path / "usage/host-1.json", KeyUsage("server", Clock()), lambda: None, 60.0)
