@@ -17,6 +17,7 @@ from hsm_msl.backend.pkcs11.module import load
 from hsm_msl.backend.pkcs11.probe import Ability, Finding, probe, usable_mechanisms
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
+from hsm_msl.backend.uri import Pkcs11Uri, parse_uri
 from hsm_msl.cli.failures import FAILED
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.msl.scheme_needs import NEEDS
@@ -32,13 +33,14 @@ _STYLES = {
 _SERVED, _NOT_SERVED = "yes", "no"
 
 
-class _TokenTable(msgspec.Struct, frozen=True, kw_only=True):
+class _TokenTable(msgspec.Struct, frozen=True):
     """What a diagnosis reads of ``[tokens.NAME]``; whatever else is written there may be wrong."""
 
-    module: str
-    pin: str
+    module: str | None = None
     label: str | None = None
     serial: str | None = None
+    uri: str | None = None
+    pin: str | None = None
     vendor: str | None = None
     parameters: str | None = None
 
@@ -78,6 +80,7 @@ def doctor(
     config: Path | None,
     *,
     token: str | None = None,
+    uri: str | None = None,
     module: str | None = None,
     label: str | None = None,
     serial: str | None = None,
@@ -89,12 +92,13 @@ def doctor(
     """Examine a token and print what was found.
 
     Args:
-        config: a server's or client's configuration file; None with ``module``.
+        config: a server's or client's configuration file; None with ``uri`` or ``module``.
         token: its name there; None for the only one.
-        module: path or alias of a PKCS#11 library, instead of a configuration.
+        uri: an RFC 7512 URI, instead of a configuration.
+        module: path or alias of a PKCS#11 library, instead of either.
         label: the token's label.
         serial: its serial number.
-        pin: source of its PIN (``file:``, ``fd:``, ``cred:``, ``exec:``, ``prompt``, ``env:``).
+        pin: source of its PIN, asked for when None (``file:``, ``fd:``, ``cred:``, ``exec:``, ``prompt``, ``env:``).
         vendor: name of the vendor profile; by what the token says of itself when None.
         parameters: the parameter string of the library's initialisation.
         as_json: print JSON instead of tables.
@@ -106,13 +110,11 @@ def doctor(
     """
     if config is not None:
         section, directory = _section(config, token), config.parent
-    elif module is not None:
-        section = _TokenTable(
-            module=module, label=label, serial=serial, pin=pin or "prompt", vendor=vendor, parameters=parameters
-        )
+    elif module is not None or uri is not None:
+        section = _TokenTable(module, label, serial, uri, pin or (None if uri else "prompt"), vendor, parameters)
         directory = Path.cwd()
     else:
-        raise ConfigurationError("give a configuration file, or --module with --label or --serial and --pin")
+        raise ConfigurationError("give a configuration file, --uri, or --module with --label or --serial and --pin")
     opened = _opened(section, directory)
     try:
         diagnosis = examine(opened)
@@ -160,11 +162,18 @@ def _section(config: Path, name: str | None) -> _TokenTable:
 def _opened(section: _TokenTable, directory: Path) -> Token:
     if section.vendor is not None and section.vendor not in PROFILES:
         raise ConfigurationError(f"vendor profile {section.vendor!r}: {suggestion(section.vendor, PROFILES)}")
-    module = load(section.module, reserved=section.parameters)
-    selector = TokenSelector(label=section.label, serial=section.serial)
+    uri = Pkcs11Uri() if section.uri is None else parse_uri(section.uri)
+    selector = TokenSelector(
+        label=section.label or uri.token,
+        serial=section.serial or uri.serial,
+        manufacturer=uri.manufacturer,
+        model=uri.model,
+    )
+    module = load(section.module or uri.module_path or uri.module_name or "", reserved=section.parameters)
     found = selector.find(module)
     profile = PROFILES[section.vendor] if section.vendor else recognise(found.manufacturer_id, found.model)
-    return open_token(module, selector, _pin(section.pin, directory), profile)
+    source = section.pin or uri.pin_source
+    return open_token(module, selector, None if source is None else _pin(source, directory), profile)
 
 
 def _pin(source: str, directory: Path) -> PinSource:

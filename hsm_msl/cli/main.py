@@ -100,6 +100,40 @@ def _inspect(
     inspect(file, keys, as_json=as_json)
 
 
+@app.command("doctor")
+def _doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A server's or client's file; or --uri, or --module.")
+    ] = None,
+    token: Annotated[str | None, typer.Option("--token", help="Which token of the file.")] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="The token as an RFC 7512 URI.")] = None,
+    module: Annotated[str | None, typer.Option("--module", help="Path or alias of a PKCS#11 library.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="The token's label.")] = None,
+    serial: Annotated[str | None, typer.Option("--serial", help="The token's serial number.")] = None,
+    pin: Annotated[str | None, typer.Option("--pin", help="Where the PIN comes from, such as file:/path.")] = None,
+    vendor: Annotated[str | None, typer.Option("--vendor", help="Which vendor profile to use.")] = None,
+    parameters: Annotated[
+        str | None, typer.Option("--parameters", help="The library's initialisation string (NSS, YubiHSM).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Examine a token: what it is, what it really does, how fast, and which schemes that is enough for."""
+    from hsm_msl.cli.doctor import doctor
+
+    doctor(
+        config,
+        token=token,
+        uri=uri,
+        module=module,
+        label=label,
+        serial=serial,
+        pin=pin,
+        vendor=vendor,
+        parameters=parameters,
+        as_json=as_json,
+    )
+
+
 def main() -> None:
     """Run the command line; every failure ends as one line on standard error and an exit code."""
     sys.exit(_run())
