@@ -88,19 +88,24 @@ class Module:
         self.cryptoki = Cryptoki(path)
         self._library = attach(path)
         self.cryptoki.share(function_list(self._library))
-        self._start()
+        self._start(patient=True)
         self.pid = os.getpid()
         self.generation = 1
         self.one_call = threading.RLock()
         """Held around every call into a module that does not stand two at once (``VendorProfile.one_call``)."""
         _guard_forks(self)
 
-    def _start(self) -> None:
-        try:
-            with self.turn():
-                owned = self.cryptoki.initialize(self._reserved)
-        except PKCS11Error as error:
-            raise translate(error, f"initialising {self.path}") from None
+    def _start(self, *, patient: bool) -> None:
+        owned, attempts = False, LISTING_ATTEMPTS if patient else 1
+        for attempt in range(1, attempts + 1):
+            try:
+                with self.turn():
+                    owned = self.cryptoki.initialize(self._reserved)
+                break
+            except PKCS11Error as error:
+                if code_of(error) not in PASSING or attempt == attempts:
+                    raise translate(error, f"initialising {self.path}") from None
+            time.sleep(0.02 * attempt * (1 + os.getpid() % 7))
         if not owned:
             raise BackendConfigurationError(
                 f"{self.path} is already initialised by other code of this process, possibly without locking; "
@@ -238,7 +243,7 @@ class Module:
                     raise BackendUnavailableError(f"{self.path}: a call is stuck; only a new process helps")
                 with contextlib.suppress(PKCS11Error):  # a broken module may refuse to stop; starting decides
                     self.cryptoki.finalize()
-                self._start()
+                self._start(patient=False)
                 self.pid = os.getpid()
                 self.generation += 1
 
