@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hsm_msl.errors import BackendError, HsmMslError
 from hsm_msl.msl.server import MslServer
+from hsm_msl.service.fast_lane import FastLane
 
 _LOG = logging.getLogger("hsm_msl.service")
 
@@ -25,9 +27,6 @@ MSL_MEDIA_TYPE = "application/json"
 """Objects of JSON, back to back; deployed clients take any type, and proxies leave this one alone."""
 
 _MEDIA_TYPE = (b"content-type", MSL_MEDIA_TYPE.encode())
-_STARTS_SESSION = b'"entityauthdata"'
-"""Found in the clear part of every message without master token: it costs key operations, and perhaps a password."""
-
 _POST_ONLY = {"allow": "POST"}
 _CLOSING = {"connection": "close"}
 
@@ -50,8 +49,7 @@ class MslApplication:
         max_request: the largest request body, bytes.
         health: path prefix of the health pages.
         threads: threads for the engine; 0 runs it on the event loop.
-        inline: run messages under a master token on the event loop all the same. Their keys are at hand, so that
-            the change of threads would cost as much as the message.
+        inline: run messages of sessions that proved to be quick on the event loop all the same (``fast_lane``).
     """
 
     def __init__(
@@ -67,6 +65,7 @@ class MslApplication:
     ) -> None:
         self._server = server
         self._inline = inline
+        self._lane = FastLane()
         self._ready = ready
         self._close = close
         self._max_request = max_request
@@ -95,10 +94,12 @@ class MslApplication:
             await PlainTextResponse(text, 413, _CLOSING)(scope, receive, send)
             return
         try:
-            if self._inline and _STARTS_SESSION not in body:
-                answer = self._server.handle(body)
+            session = self._lane.session(body) if self._inline else None
+            if self._lane.admits(session):
+                answer, seconds = self._timed(body)
             else:
-                answer = await self._run(self._server.handle, body)
+                answer, seconds = await self._run(self._timed, body)
+            self._lane.took(session, seconds)
         except BackendError as error:
             # Not even an error message could be protected: the one case in which HTTP has to speak.
             _LOG.error("no answer possible: %s", error)
@@ -109,6 +110,10 @@ class MslApplication:
         headers = [_MEDIA_TYPE, (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+
+    def _timed(self, body: bytes) -> tuple[bytes, float]:
+        start = time.perf_counter()
+        return self._server.handle(body), time.perf_counter() - start
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Return the whole body, or raise as soon as it is known to be too large or not to come."""

@@ -17,9 +17,8 @@ class ListenSection(Section, frozen=True, kw_only=True):
         port: TCP port; 0 takes a free one, which is printed.
         workers: processes; each logs in to the token on its own.
         threads: threads per process for messages that take time; 0 runs everything on the event loop.
-        inline: run messages under a master token on the event loop, which saves the change of threads. Wrong where
-            each of them asks a token (residency ``token``, which switches it off), or where many users log in by
-            password after a handshake and others should not wait for them.
+        inline: run messages of sessions whose last message took less than 5 ms on the event loop, which saves the
+            change of threads. Residency ``token`` switches it off, since each message then asks a token.
         health: path prefix of the health pages ``live`` and ``ready``, answered to GET only.
         grace: seconds that requests in progress may take when the service stops.
     """
