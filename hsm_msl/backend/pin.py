@@ -75,6 +75,9 @@ class FilePin:
 
     path: Path
 
+    def __str__(self) -> str:
+        return f"file {self.path}"
+
     def read(self) -> Pin:
         """Return the first line. Raises BackendConfigurationError for a missing, empty or readable-by-all file."""
         try:
@@ -111,6 +114,9 @@ class DescriptorPin:
         self._descriptor = descriptor
         self._pin: Pin | None = None
 
+    def __str__(self) -> str:
+        return f"file descriptor {self._descriptor}"
+
     def read(self) -> Pin:
         """Return the first line. Raises BackendConfigurationError for a descriptor that is closed or empty."""
         if self._pin is None:
@@ -143,6 +149,9 @@ class CredentialPin:
     name: str
     environment: Callable[[str], str | None] = os.environ.get
 
+    def __str__(self) -> str:
+        return f"credential {self.name}"
+
     def read(self) -> Pin:
         """Return the credential's first line. Raises BackendConfigurationError when there is none."""
         directory = self.environment("CREDENTIALS_DIRECTORY")
@@ -168,6 +177,9 @@ class ExecPin:
     """
 
     command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"program {self.command[0]}"
 
     def read(self) -> Pin:
         """Return the first line printed. Raises BackendConfigurationError when the program fails or is late."""
@@ -200,6 +212,9 @@ class PromptPin:
         self._ask = ask
         self._pin: Pin | None = None
 
+    def __str__(self) -> str:
+        return "the prompt"
+
     def read(self) -> Pin:
         """Return what was typed. Raises BackendConfigurationError without a terminal or an answer."""
         if self._pin is None:
@@ -231,6 +246,9 @@ class EnvironmentPin:
     name: str
     environment: Callable[[str], str | None] = os.environ.get
     warn: Callable[[str], None] = warnings.warn
+
+    def __str__(self) -> str:
+        return f"environment variable {self.name}"
 
     def read(self) -> Pin:
         """Return the variable's value. Raises BackendConfigurationError when it is not set."""
