@@ -171,7 +171,7 @@ class Login:
             if pin is not None:
                 self._refused = self._digest(pin)
             raise BackendConfigurationError(
-                f"token {self._token.label!r} refuses the PIN from {self._source!r} ({name_of(error.code)}); "
+                f"token {self._token.label!r} refuses the PIN from {self._source} ({name_of(error.code)}); "
                 "it is not tried again until the source gives another one"
             ) from None
 
@@ -195,7 +195,7 @@ class Login:
         pin = self._source.read()
         if self._refused is not None and hmac.compare_digest(self._digest(pin), self._refused):
             raise BackendConfigurationError(
-                f"token {self._token.label!r} refused this PIN before; change what {self._source!r} gives, "
+                f"token {self._token.label!r} refused this PIN before; change what {self._source} gives, "
                 "then start again"
             )
         return pin
