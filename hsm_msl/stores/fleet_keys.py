@@ -6,7 +6,7 @@ the token is the backend's work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,6 +20,7 @@ from hsm_msl.stores.text import long_name
 
 _T = FLEET_KEY.c
 _GET = select(_T.encryption, _T.mac, _T.wrapping, _T.kek).where(_T.identity == bindparam("i"))
+_GET_MANY = select(FLEET_KEY).where(_T.identity.in_(bindparam("ids", expanding=True)))
 _REMOVE = delete(FLEET_KEY).where(_T.identity == bindparam("i"))
 _COUNT = select(_T.kek, func.count().label("entities")).group_by(_T.kek)
 _PAGE = (
@@ -47,6 +48,19 @@ class FleetEntry:
     position: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """How far an import is.
+
+    Attributes:
+        position: the last line of its source that is settled.
+        fingerprint: tells the source up to there from another one; below 2**63.
+    """
+
+    position: int
+    fingerprint: int
+
+
 class FleetKeyStore:
     """A ``FleetStore`` in a database whose tables are prepared; the importer's side too."""
 
@@ -60,6 +74,45 @@ class FleetKeyStore:
         with self._database.statements() as connection:
             row = connection.execute(_GET, {"i": identity}).one_or_none()
         return None if row is None else WrappedKeys(row.encryption, row.mac, row.wrapping, row.kek)
+
+    def get_many(self, identities: Collection[str]) -> Mapping[str, WrappedKeys]:
+        """Return the wrapped keys of those entities that are known.
+
+        Args:
+            identities: up to some thousands, none of them above ``MAX_KEY_BYTES``.
+
+        Raises:
+            StoreError: the database gave no answer.
+        """
+        with self._database.statements() as connection:
+            rows = connection.execute(_GET_MANY, {"ids": list(identities)}).all()
+        return {row.identity: WrappedKeys(row.encryption, row.mac, row.wrapping, row.kek) for row in rows}
+
+    def put_batch(self, entries: Sequence[FleetEntry], *, job: str, progress: ImportProgress | None) -> None:
+        """Store entries and how far their import is, in one transaction.
+
+        Args:
+            entries: no identity twice; may be none.
+            job: name of the import.
+            progress: how far it is with them; None leaves that as it is.
+
+        Raises:
+            StoreError: nothing of this batch is stored.
+        """
+        rows = [_row(entry.identity, entry.keys) for entry in entries]
+        with self._database.transaction() as connection:
+            if rows:
+                connection.execute(self._put, rows)
+            if progress is not None:
+                marks = ((job, progress.position), (_source_of(job), progress.fingerprint))
+                connection.execute(self._put_position, [{"job": name, "position": number} for name, number in marks])
+
+    def progress(self, job: str) -> ImportProgress | None:
+        """Return how far an interrupted import is, or None for one not begun. Raises StoreError."""
+        with self._database.statements() as connection:
+            position = connection.scalar(_POSITION, {"j": job})
+            fingerprint = connection.scalar(_POSITION, {"j": _source_of(job)})
+        return None if position is None else ImportProgress(position, fingerprint or 0)
 
     def put_many(
         self,
@@ -107,8 +160,8 @@ class FleetKeyStore:
 
     def finish(self, job: str) -> None:
         """Forget the position of a job that is done. Raises StoreError."""
-        with self._database.statements() as connection:
-            connection.execute(_FORGET_JOB, {"j": job})
+        with self._database.transaction() as connection:
+            connection.execute(_FORGET_JOB, [{"j": job}, {"j": _source_of(job)}])
 
     def remove(self, identity: str) -> bool:
         """Drop an entity's keys; False when it is not known. Raises StoreError."""
@@ -137,6 +190,11 @@ class FleetKeyStore:
             FleetEntry(row.long_name or row.identity, WrappedKeys(row.encryption, row.mac, row.wrapping, row.kek))
             for row in rows
         ]
+
+
+def _source_of(job: str) -> str:
+    # A row beside the job's own: databases in use have the two columns and no third.
+    return f"{job}\0source"
 
 
 def _row(identity: str, keys: WrappedKeys) -> dict[str, str | bytes | None]:

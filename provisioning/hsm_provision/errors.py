@@ -48,6 +48,7 @@ class ExitCode(IntEnum):
     TOKEN_OPERATOR = 8
     STORE = 9
     EXPIRING = 10
+    REJECTED = 11
     INTERRUPTED = 130
 
 

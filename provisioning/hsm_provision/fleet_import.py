@@ -2,65 +2,40 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.scheme_ports import WrappedKeys
-from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
+from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore, ImportProgress
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database
 from hsm_provision.errors import VerificationError
-from hsm_provision.jwk_import import secret_from_jwk
-from hsm_provision.key_material import derive_wrapping_key
-from hsm_provision.token.fleet import FleetWrapper
+from hsm_provision.fleet_reading import FleetReader, FleetRow, RejectedLine
+from hsm_provision.fleet_rejects import RejectsFile
+from hsm_provision.token.fleet import FleetWrapper, RenewedWrapper
 
-COLUMNS = ("identity", "encryption", "mac", "wrapping")
-_SIZES: Mapping[str, int] = {"encryption": 16, "mac": 32, "wrapping": 16}
 BATCH = 1000
+OTHER_KEYS = "identity: it is there already with other keys"
 
 
 @dataclass(frozen=True, slots=True)
-class FleetRow:
-    """One entity of a fleet as read; ``line`` is where it ends in its source."""
+class FleetCount:
+    """What an import did since it was started.
 
-    identity: str
-    line: int
-    encryption: bytes = field(repr=False)
-    mac: bytes = field(repr=False)
-    wrapping: bytes = field(repr=False)
-
-
-def read_fleet(stream: TextIO, form: str, origin: str) -> Iterator[FleetRow]:
-    """Yield the entities of a stream without ever holding more than one.
-
-    Args:
-        stream: CSV with a header line (``identity,encryption,mac[,wrapping]``, hexadecimal), or JSON lines whose
-            members of those names are ``oct`` JWKs.
-        form: ``csv`` or ``jwk``.
-        origin: names the stream in errors.
-
-    Raises:
-        ConfigurationError: a line is not of that form; the text names the line and never its content.
+    Attributes:
+        stored: entities stored.
+        repeated: lines whose entity is there already with the same keys.
+        rejected: lines refused, those of the interrupted runs of the same import included.
+        resumed_after: the line after which an interrupted import went on; 0 from the beginning.
     """
-    rows = _csv_rows(stream, origin) if form == "csv" else _json_rows(stream, origin)
-    for line, values in rows:
-        identity = values.get("identity")
-        if not isinstance(identity, str) or not identity or not identity.isprintable():
-            raise ConfigurationError(f"{origin}: line {line}: identity: printable text is required")
-        keys = {name: _key(values.get(name), name, f"{origin}: line {line}") for name in ("encryption", "mac")}
-        given = values.get("wrapping")
-        wrapping = (
-            _key(given, "wrapping", f"{origin}: line {line}")
-            if given
-            else derive_wrapping_key(keys["encryption"], keys["mac"])
-        )
-        yield FleetRow(identity, line, keys["encryption"], keys["mac"], wrapping)
+
+    stored: int
+    repeated: int
+    rejected: int
+    resumed_after: int
 
 
 @contextlib.contextmanager
@@ -80,41 +55,65 @@ def open_fleet(url: str) -> Iterator[FleetKeyStore]:
 
 
 def import_fleet(
-    rows: Iterable[FleetRow],
-    wrapper: FleetWrapper,
+    reader: FleetReader,
+    wrapper: RenewedWrapper,
     store: FleetKeyStore,
+    rejects: RejectsFile,
     *,
     job: str,
-    stored: Callable[[int], None],
-) -> int:
-    """Wrap and store a fleet; an import that was interrupted goes on after the last stored line.
+    replace: bool = False,
+    strict: bool = False,
+    settled: Callable[[FleetCount], None],
+) -> FleetCount:
+    """Wrap and store a fleet; an import that was interrupted goes on after the last settled line.
 
-    The first entity of every batch is opened again in the token and compared, before its batch is stored.
+    Refused lines are on disk before the position moves past them, and entities are stored in the transaction that
+    moves it: killed at any moment, an import loses no line and reports none twice. The first entity of every batch is
+    opened again in the token and compared, before its batch is stored.
 
     Args:
-        rows: the entities, from the beginning.
+        reader: the lines, from the beginning.
         wrapper: wraps with the token.
-        store: where they go.
+        store: where the entities go.
+        rejects: where the refused lines go.
         job: name of this import; the same name continues it.
-        stored: told after each batch how many entities are stored.
+        replace: let a line replace other keys of its entity instead of being refused.
+        strict: stop at the first line that would be refused.
+        settled: told after each batch what was done.
 
     Returns:
-        How many entities were stored now.
+        What was done.
 
     Raises:
-        ConfigurationError: a line is bad; what came before is stored.
+        ConfigurationError: another source than the interrupted import had, or (``strict``) a bad line; what came
+            before is stored.
         VerificationError: the token wrapped something that does not open to the same key.
         StoreError: the database gives no answer.
         BackendError: the token fails.
     """
-    done = store.position(job)
-    entries = (_wrap(row, wrapper, index) for index, row in enumerate(row for row in rows if row.line > done))
-    count = store.put_many(entries, job=job, batch=BATCH, stored=stored)
+    before = store.progress(job)
+    resumed = 0 if before is None else before.position
+    if before is not None:
+        reader.skip_to(before.position, before.fingerprint)
+    rejects.begin(resumed)
+    stored = repeated = 0
+    items = iter(reader)
+    while lines := list(islice(items, BATCH)):
+        batch = _judge(lines, wrapper.current(), store, replace)
+        if strict and batch.rejected:
+            first = batch.rejected[0]
+            store.put_batch([entry for entry in batch.entries if entry.position < first.line], job=job, progress=None)
+            raise ConfigurationError(f"line {first.line}: {first.reason}; what came before is stored")
+        rejects.append(batch.rejected)
+        store.put_batch(batch.entries, job=job, progress=ImportProgress(reader.line, reader.fingerprint))
+        stored += len(batch.entries)
+        repeated += batch.repeated
+        settled(FleetCount(stored, repeated, rejects.count, resumed))
     store.finish(job)
-    return count
+    return FleetCount(stored, repeated, rejects.count, resumed)
 
 
-def rewrap_fleet(wrapper: FleetWrapper, old: str, store: FleetKeyStore, *, stored: Callable[[int], None]) -> int:
+def rewrap_fleet(wrapper: RenewedWrapper, old: str, store: FleetKeyStore, *, stored: Callable[[int], None]) -> int:
     """Wrap every entity anew that is still under an older storage key; no key is seen by the host.
 
     Args:
@@ -132,74 +131,59 @@ def rewrap_fleet(wrapper: FleetWrapper, old: str, store: FleetKeyStore, *, store
     """
     total = 0
     while page := store.wrapped_under(old, limit=BATCH):
-        entries = [
-            FleetEntry(
-                entry.identity,
-                WrappedKeys(
-                    wrapper.rewrap(entry.keys.encryption, old),
-                    wrapper.rewrap(entry.keys.mac, old),
-                    wrapper.rewrap(entry.keys.wrapping, old) if entry.keys.wrapping is not None else None,
-                    wrapper.label,
-                ),
-            )
-            for entry in page
-        ]
-        total += store.put_many(entries)
+        current = wrapper.current()
+        total += store.put_many([FleetEntry(entry.identity, _anew(entry.keys, current)) for entry in page])
         stored(total)
     return total
 
 
-def _wrap(row: FleetRow, wrapper: FleetWrapper, index: int) -> FleetEntry:
-    wrapped = WrappedKeys(
-        wrapper.wrap(row.encryption), wrapper.wrap(row.mac), wrapper.wrap(row.wrapping), wrapper.label
-    )
-    if index % BATCH == 0 and not wrapper.opens_to(wrapped.encryption, row.encryption):
-        raise VerificationError(f"line {row.line}: the wrapped key does not open to the key that was wrapped")
-    return FleetEntry(row.identity, wrapped, row.line)
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    entries: Sequence[FleetEntry]
+    rejected: Sequence[RejectedLine]
+    repeated: int
 
 
-def _csv_rows(stream: TextIO, origin: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(stream, strict=True)
-    try:
-        header = [name.strip() for name in reader.fieldnames or ()]
-        if header not in ([*COLUMNS[:3]], [*COLUMNS]):
-            raise ConfigurationError(
-                f"{origin}: the first line must be {','.join(COLUMNS)}; the last may be left out"
-            )
-        reader.fieldnames = header
-        for row in reader:
-            if None in row or None in row.values():
-                raise ConfigurationError(f"{origin}: line {reader.line_num}: {len(header)} columns are expected")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ConfigurationError(f"{origin}: line {reader.line_num}: not CSV: {error}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{origin}: not UTF-8 text") from None
-
-
-def _json_rows(stream: TextIO, origin: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for line, text in enumerate(stream, start=1):
-        if not text.strip():
+def _judge(
+    lines: Sequence[FleetRow | RejectedLine], wrapper: FleetWrapper, store: FleetKeyStore, replace: bool
+) -> _Batch:
+    known: Mapping[str, WrappedKeys] = store.get_many([one.identity for one in lines if isinstance(one, FleetRow)])
+    entries: dict[str, FleetEntry] = {}
+    rejected: list[RejectedLine] = []
+    repeated = 0
+    proven = False
+    for one in lines:
+        if isinstance(one, RejectedLine):
+            rejected.append(one)
             continue
-        try:
-            row = json.loads(text)
-        except ValueError:
-            raise ConfigurationError(f"{origin}: line {line}: not JSON") from None
-        if not isinstance(row, dict):
-            raise ConfigurationError(f"{origin}: line {line}: a JSON object is expected")
-        yield line, row
-
-
-def _key(value: object, name: str, where: str) -> bytes:
-    try:
-        if isinstance(value, dict):
-            key = secret_from_jwk(value)
-        elif isinstance(value, str):
-            key = bytes.fromhex(value.strip())
+        keys = WrappedKeys(
+            wrapper.wrap(one.encryption), wrapper.wrap(one.mac), wrapper.wrap(one.wrapping), wrapper.label
+        )
+        if not proven and not wrapper.opens_to(keys.encryption, one.encryption):
+            raise VerificationError(f"line {one.line}: the wrapped key does not open to the key that was wrapped")
+        proven = True
+        earlier = entries[one.identity].keys if one.identity in entries else known.get(one.identity)
+        if earlier is not None and _same(earlier, keys, wrapper):
+            repeated += 1
+        elif earlier is not None and not replace:
+            rejected.append(RejectedLine(one.line, one.identity, OTHER_KEYS))
         else:
-            raise ValueError(name)
-    except (ValueError, binascii.Error):
-        raise ConfigurationError(f"{where}: {name}: not a key in hexadecimal or an oct JWK") from None
-    if len(key) != _SIZES[name]:
-        raise ConfigurationError(f"{where}: {name}: {len(key)} bytes; {_SIZES[name]} are needed")
-    return key
+            entries[one.identity] = FleetEntry(one.identity, keys, one.line)
+    return _Batch(list(entries.values()), rejected, repeated)
+
+
+def _same(stored: WrappedKeys, keys: WrappedKeys, wrapper: FleetWrapper) -> bool:
+    """Tell whether two wrapped sets hold the same keys: RFC 3394 wraps equal keys equally under one key."""
+    if stored.wrapping_key != keys.wrapping_key:
+        stored = _anew(stored, wrapper)
+    return (stored.encryption, stored.mac) == (keys.encryption, keys.mac) and stored.wrapping in (None, keys.wrapping)
+
+
+def _anew(keys: WrappedKeys, wrapper: FleetWrapper) -> WrappedKeys:
+    old = keys.wrapping_key
+    return WrappedKeys(
+        wrapper.rewrap(keys.encryption, old),
+        wrapper.rewrap(keys.mac, old),
+        None if keys.wrapping is None else wrapper.rewrap(keys.wrapping, old),
+        wrapper.label,
+    )

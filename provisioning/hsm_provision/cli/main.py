@@ -8,7 +8,7 @@ import typer
 
 from hsm_msl.errors import HsmMslError
 from hsm_provision import __version__
-from hsm_provision.cli import approvers, audits, backups, ceremonies, certificates, imports, keys, reports
+from hsm_provision.cli import approvers, audits, backups, ceremonies, certificates, fleets, imports, keys, reports
 from hsm_provision.cli.console import err
 from hsm_provision.errors import ExitCode, exit_code
 
@@ -27,6 +27,7 @@ Exit codes:
   8   an operator must act on the token (PIN, label, module)
   9   the users database gives no answer
   10  a key has expired or will soon
+  11  some lines of the input were rejected; the others are stored
   130 interrupted
 """
 
@@ -47,7 +48,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for verbs in (ceremonies, keys, approvers, backups, imports, certificates, reports, audits):
+    for verbs in (ceremonies, keys, approvers, backups, imports, fleets, certificates, reports, audits):
         verbs.register(app)
 
     @app.command()
