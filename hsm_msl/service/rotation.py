@@ -15,8 +15,8 @@ _LOG = logging.getLogger("hsm_msl.keys")
 class KeyRotation:
     """Looks at a manifest now and then, in a thread of its own.
 
-    What cannot be used (a manifest that is not signed, a key that is not on the token) is logged and tried again; the
-    versions in use stay.
+    What cannot be used (a manifest that is not signed, a key that is not on the token) is logged once and tried again
+    with every look; the versions in use stay.
 
     Args:
         manifest: the manifest.
@@ -40,6 +40,7 @@ class KeyRotation:
         self._replace = replace
         self._retired = retired
         self._every = every
+        self._said: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="key rotation", daemon=True)
 
@@ -55,11 +56,12 @@ class KeyRotation:
 
     def look(self) -> None:
         """Look once and take up what changed; whatever goes wrong is logged, not raised."""
+        announced = None
         try:
             announced = self._manifest.poll()
+            self._said.pop("", None)
         except HsmMslError as error:
-            _LOG.error("key manifest not used: %s", error)
-            announced = None
+            self._complain("", f"key manifest not used: {error}")
         for purpose, versions in (announced or {}).items():
             if purpose in self._wanted:
                 self._wanted[purpose] = versions
@@ -70,12 +72,19 @@ class KeyRotation:
             try:
                 self._replace(purpose, versions)
             except HsmMslError as error:
-                _LOG.error("versions of %s not taken into use: %s", purpose, error)
+                self._complain(purpose, f"versions of {purpose} not taken into use: {error}")
                 continue
+            self._said.pop(purpose, None)
             self._current[purpose] = versions
             _LOG.info("%s: version %d makes, %s also open", purpose, versions.primary, versions.active or "no others")
             if {before.primary, *before.active} - {versions.primary, *versions.active}:
                 self._retired()
+
+    def _complain(self, about: str, text: str) -> None:
+        """Log what is wrong, unless it was already wrong in the same way at the last look."""
+        if self._said.get(about) != text:
+            self._said[about] = text
+            _LOG.error("%s", text)
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
