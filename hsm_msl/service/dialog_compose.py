@@ -18,7 +18,7 @@ from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.module import load
 from hsm_msl.backend.pkcs11.token import Token, open_token
-from hsm_msl.backend.pkcs11.vendors import GENERIC, PROFILES, SOFTHSM
+from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
 from hsm_msl.dialog.binding import Binding, PinnedCertificate, certificate_facts
 from hsm_msl.dialog.clock import SteadyClock
 from hsm_msl.dialog.context import CacheSizes
@@ -32,8 +32,6 @@ from hsm_msl.service.dialog_config import BindingSection, DialogConfiguration
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
 from hsm_msl.toml_document import suggestion
-
-_SOFTHSM_MAKER = "SoftHSM project"
 
 
 class FileMirror:
@@ -134,8 +132,8 @@ def _open_token(config: DialogConfiguration) -> Token:
         module = load(section.module)
         vendor = section.vendor
         if vendor is None:
-            maker = selector.find(module).manufacturer_id
-            vendor = SOFTHSM.name if maker == _SOFTHSM_MAKER else GENERIC.name
+            found = selector.find(module)
+            vendor = recognise(found.manufacturer_id, found.model).name
         if vendor not in PROFILES:
             raise config.error(f"tokens.{name}.vendor", f"no such vendor; {suggestion(vendor, PROFILES)}")
         pin = None if section.pin is None else pin_source(config.pin(section.pin))

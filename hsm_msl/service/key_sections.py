@@ -20,6 +20,7 @@ class TokenSection(Section, frozen=True, kw_only=True):
         pin: source of the user PIN; without one the token is expected to have its own pad.
         sessions: the most sessions open at once.
         vendor: name of the vendor profile; chosen by what the token says of itself when absent.
+        parameters: the string some libraries take at their initialisation (NSS, YubiHSM).
     """
 
     module: Name | None = None
@@ -29,6 +30,7 @@ class TokenSection(Section, frozen=True, kw_only=True):
     pin: Name | None = None
     sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
     vendor: Name | None = None
+    parameters: Name | None = None
 
 
 class KeysSection(Section, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.derivation import TokenDerivationKey
 from hsm_msl.backend.pkcs11.module import load
 from hsm_msl.backend.pkcs11.token import Token, open_token
-from hsm_msl.backend.pkcs11.vendors import GENERIC, PROFILES, SOFTHSM
+from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareSigningKey, SoftwareWrappingKey, software_mac_key
 from hsm_msl.backend.uri import Pkcs11Uri, parse_uri
 from hsm_msl.crypto.public_key import PublicKey
@@ -51,7 +51,6 @@ from hsm_msl.service.key_sections import (
     TokenSection,
 )
 
-_MANUFACTURERS = {"SoftHSM project": SOFTHSM.name}
 _NO_KEY = "make or import it with hsm-provision apply"
 _MAX_KEY_FILE = 65536
 
@@ -133,11 +132,12 @@ class KeySources:
                 manufacturer=uri.manufacturer,
                 model=uri.model,
             )
-            module = load(section.module or uri.module_path or uri.module_name or "")
-            vendor = section.vendor or _MANUFACTURERS.get(selector.find(module).manufacturer_id, GENERIC.name)
+            module = load(section.module or uri.module_path or uri.module_name or "", reserved=section.parameters)
+            found = selector.find(module)
+            profile = PROFILES[section.vendor] if section.vendor else recognise(found.manufacturer_id, found.model)
             source = section.pin or uri.pin_source
             pin = None if source is None else pin_source(self._config.source(source))
-            return open_token(module, selector, pin, PROFILES[vendor], sessions=section.sessions)
+            return open_token(module, selector, pin, profile, sessions=section.sessions)
         except (BackendConfigurationError, ConfigurationError) as error:
             raise BackendConfigurationError(f"{self._config.path}: {where}: {error}") from None
         except BackendUnavailableError as error:
