@@ -40,7 +40,7 @@ class FleetEntry:
     Attributes:
         identity: the entity.
         keys: its wrapped keys.
-        position: where in its source the entry ends (a line number, a byte offset), for resuming.
+        position: where in its source the entry is (a line number), 0 without one.
     """
 
     identity: str
@@ -53,10 +53,12 @@ class ImportProgress:
     """How far an import is.
 
     Attributes:
+        job: name of the import.
         position: the last line of its source that is settled.
         fingerprint: tells the source up to there from another one; below 2**63.
     """
 
+    job: str
     position: int
     fingerprint: int
 
@@ -88,48 +90,15 @@ class FleetKeyStore:
             rows = connection.execute(_GET_MANY, {"ids": list(identities)}).all()
         return {row.identity: WrappedKeys(row.encryption, row.mac, row.wrapping, row.kek) for row in rows}
 
-    def put_batch(self, entries: Sequence[FleetEntry], *, job: str, progress: ImportProgress | None) -> None:
-        """Store entries and how far their import is, in one transaction.
-
-        Args:
-            entries: no identity twice; may be none.
-            job: name of the import.
-            progress: how far it is with them; None leaves that as it is.
-
-        Raises:
-            StoreError: nothing of this batch is stored.
-        """
-        rows = [_row(entry.identity, entry.keys) for entry in entries]
-        with self._database.transaction() as connection:
-            if rows:
-                connection.execute(self._put, rows)
-            if progress is not None:
-                marks = ((job, progress.position), (_source_of(job), progress.fingerprint))
-                connection.execute(self._put_position, [{"job": name, "position": number} for name, number in marks])
-
-    def progress(self, job: str) -> ImportProgress | None:
-        """Return how far an interrupted import is, or None for one not begun. Raises StoreError."""
-        with self._database.statements() as connection:
-            position = connection.scalar(_POSITION, {"j": job})
-            fingerprint = connection.scalar(_POSITION, {"j": _source_of(job)})
-        return None if position is None else ImportProgress(position, fingerprint or 0)
-
     def put_many(
-        self,
-        entries: Iterable[FleetEntry],
-        *,
-        job: str | None = None,
-        batch: int = 2000,
-        stored: Callable[[int], None] | None = None,
+        self, entries: Iterable[FleetEntry], *, batch: int = 2000, stored: Callable[[int], None] | None = None
     ) -> int:
         """Store entries, replacing those of the same identity, one transaction per batch.
 
-        Putting the same entries again changes nothing, so an interrupted import may simply be repeated. With a
-        ``job``, ``position`` tells where to go on instead: it is written in the transaction of its batch.
+        Putting the same entries again changes nothing, so what was interrupted may simply be repeated.
 
         Args:
             entries: taken one batch at a time; memory does not grow with their number.
-            job: name of this import, such as the digest of its source.
             batch: entries per transaction.
             stored: called after each batch with the number of entries stored so far.
 
@@ -142,24 +111,42 @@ class FleetKeyStore:
         source = iter(entries)
         total = 0
         while chunk := list(islice(source, batch)):
-            # One statement cannot meet the same row twice; the later entry counts, as with single statements.
-            rows = list({entry.identity: _row(entry.identity, entry.keys) for entry in chunk}.values())
-            with self._database.transaction() as connection:
-                connection.execute(self._put, rows)
-                if job is not None:
-                    connection.execute(self._put_position, {"job": job, "position": chunk[-1].position})
+            self.put_batch(chunk)
             total += len(chunk)
             if stored is not None:
                 stored(total)
         return total
 
-    def position(self, job: str) -> int:
-        """Return the position of the last entry stored for a job, 0 for a job not begun. Raises StoreError."""
+    def put_batch(self, entries: Sequence[FleetEntry], progress: ImportProgress | None = None) -> None:
+        """Store entries, replacing those of the same identity, and how far their import is, in one transaction.
+
+        Args:
+            entries: some thousands at most; may be none.
+            progress: how far the import is with them; None says nothing of it.
+
+        Raises:
+            StoreError: nothing of this batch is stored.
+        """
+        # One statement cannot meet the same row twice; the later entry counts, as with single statements.
+        rows = list({entry.identity: _row(entry.identity, entry.keys) for entry in entries}.values())
+        with self._database.transaction() as connection:
+            if rows:
+                connection.execute(self._put, rows)
+            if progress is not None:
+                marks = {progress.job: progress.position, _source_of(progress.job): progress.fingerprint}
+                connection.execute(
+                    self._put_position, [{"job": name, "position": number} for name, number in marks.items()]
+                )
+
+    def progress(self, job: str) -> ImportProgress | None:
+        """Return how far an interrupted import is, or None for one not begun. Raises StoreError."""
         with self._database.statements() as connection:
-            return connection.scalar(_POSITION, {"j": job}) or 0
+            position = connection.scalar(_POSITION, {"j": job})
+            fingerprint = connection.scalar(_POSITION, {"j": _source_of(job)})
+        return None if position is None else ImportProgress(job, position, fingerprint or 0)
 
     def finish(self, job: str) -> None:
-        """Forget the position of a job that is done. Raises StoreError."""
+        """Forget how far a job is that is done. Raises StoreError."""
         with self._database.transaction() as connection:
             connection.execute(_FORGET_JOB, [{"j": job}, {"j": _source_of(job)}])
 

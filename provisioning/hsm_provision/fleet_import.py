@@ -102,10 +102,10 @@ def import_fleet(
         batch = _judge(lines, wrapper.current(), store, replace)
         if strict and batch.rejected:
             first = batch.rejected[0]
-            store.put_batch([entry for entry in batch.entries if entry.position < first.line], job=job, progress=None)
+            store.put_batch([entry for entry in batch.entries if entry.position < first.line])
             raise ConfigurationError(f"line {first.line}: {first.reason}; what came before is stored")
         rejects.append(batch.rejected)
-        store.put_batch(batch.entries, job=job, progress=ImportProgress(reader.line, reader.fingerprint))
+        store.put_batch(batch.entries, ImportProgress(job, reader.line, reader.fingerprint))
         stored += len(batch.entries)
         repeated += batch.repeated
         settled(FleetCount(stored, repeated, rejects.count, resumed))

@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 
 from hsm_msl.errors import StoreError
 from hsm_msl.scheme_ports import FleetStore, WrappedKeys
-from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
+from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore, ImportProgress
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database
 
@@ -64,40 +64,51 @@ def test_batches_are_reported_and_an_import_may_be_repeated(store: FleetKeyStore
     assert store.count() == {"fleet-1": 25}
 
 
-def breaking(given: list[FleetEntry], after: int) -> Iterator[FleetEntry]:
-    yield from given[:after]
-    raise OSError("the source broke")
+def test_a_source_that_breaks_leaves_the_batches_before(store: FleetKeyStore) -> None:
+    def breaking() -> Iterator[FleetEntry]:
+        yield from entries(25)
+        raise OSError("the source broke")
 
-
-def test_interrupted_import_goes_on_where_its_last_batch_ended(store: FleetKeyStore) -> None:
-    given = entries(30)
-    assert store.position("job") == 0
     with pytest.raises(OSError, match="broke"):
-        store.put_many(breaking(given, 25), job="job", batch=10)
-    assert store.position("job") == 20
+        store.put_many(breaking(), batch=10)
     assert store.count() == {"fleet-1": 20}
-    rest = given[store.position("job") :]
-    assert store.put_many(rest, job="job", batch=10) == 10
-    assert store.position("job") == 30
-    assert store.count() == {"fleet-1": 30}
-    assert store.position("another job") == 0
+
+
+def test_progress_of_an_import_is_kept_per_job_until_it_is_done(store: FleetKeyStore) -> None:
+    assert store.progress("job") is None
+    first, second = ImportProgress("job", 10, 2**63 - 1), ImportProgress("job", 23, 0)
+    store.put_batch(entries(10), first)
+    assert store.progress("job") == first
+    store.put_batch([], second)
+    store.put_batch(entries(2))
+    assert store.progress("job") == second
+    assert store.progress("another job") is None
+    assert store.count() == {"fleet-1": 10}
     store.finish("job")
-    assert store.position("job") == 0
+    assert store.progress("job") is None
 
 
-def test_position_and_batch_are_stored_together(database: Database, store: FleetKeyStore) -> None:
-    """A batch that fails leaves neither its rows nor its position behind."""
-    given = entries(20)
+def test_progress_and_batch_are_stored_together(database: Database, store: FleetKeyStore) -> None:
+    """A batch that fails leaves neither its rows nor its progress behind."""
+    before = ImportProgress("job", 10, 1)
+    store.put_batch(entries(10), before)
     bad = FleetEntry("bad", WrappedKeys(None, b"", None, "fleet-1"), 15)  # type: ignore[arg-type]  # a broken row
     with pytest.raises(StoreError):
-        store.put_many([*given[:14], bad, *given[14:]], job="job", batch=10)
-    assert store.position("job") == 10
+        store.put_batch([*entries(20)[10:], bad], ImportProgress("job", 21, 2))
+    assert store.progress("job") == before
     assert store.count() == {"fleet-1": 10}
     with database.transaction() as connection:
         connection.execute(text("DROP TABLE fleet_import"))
     with pytest.raises(StoreError):
-        store.put_many(entries(30)[20:], job="job")
+        store.put_batch(entries(30)[20:], ImportProgress("job", 30, 3))
     assert store.count() == {"fleet-1": 10}
+
+
+def test_known_ones_of_many_are_found_at_once(store: FleetKeyStore) -> None:
+    given = {name: keys() for name in ("a", "é" * 300, "a\\b", "B")}
+    store.put_many(FleetEntry(identity, wrapped) for identity, wrapped in given.items())
+    assert store.get_many([*given, "b", *(f"unknown-{number}" for number in range(1000))]) == given
+    assert store.get_many([]) == {}
 
 
 def test_removed_entity_is_unknown(store: FleetKeyStore) -> None:
@@ -124,7 +135,7 @@ def test_entries_under_one_wrapping_key_can_be_walked_and_wrapped_anew(store: Fl
 def test_keys_out_of_reach_are_a_store_error(database: Database) -> None:
     """An outage is not an unknown entity."""
     store = FleetKeyStore(database)
-    for ask in (lambda: store.get("a"), lambda: store.put_many(entries(1)), lambda: store.position("job")):
+    for ask in (lambda: store.get("a"), lambda: store.put_many(entries(1)), lambda: store.progress("job")):
         with pytest.raises(StoreError):
             ask()
 
