@@ -24,6 +24,7 @@ from hsm_msl.errors import ConfigurationError
 FORMAT = "hsm-provision manifest 1"
 _LABEL = re.compile(r"^(?P<purpose>.+)\.(?P<role>[a-z][a-z0-9-]*)\.v(?P<version>[1-9][0-9]*)$")
 _OPENING = frozenset({"pre-active", "active"})
+_GONE = frozenset({"retired", "destroyed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class PurposeVersions:
 
     Attributes:
         primary: makes whatever is made now.
-        active: further versions that open; staged ones are among them before anything is made with them.
+        active: further versions that open; staged ones are among them before anything is made with them. A version of
+            which one key is retired is not among them.
     """
 
     primary: int
@@ -146,6 +148,7 @@ class KeyManifest:
     def _versions(self, body: _Body) -> Mapping[str, PurposeVersions]:
         primary: dict[str, set[int]] = defaultdict(set)
         opening: dict[str, set[int]] = defaultdict(set)
+        gone: dict[str, set[int]] = defaultdict(set)
         for entry in body.keys:
             match = _LABEL.match(entry.label)
             if match is None:
@@ -154,10 +157,15 @@ class KeyManifest:
                 primary[match["purpose"]].add(int(match["version"]))
             elif entry.state in _OPENING:
                 opening[match["purpose"]].add(int(match["version"]))
+            elif entry.state in _GONE:
+                gone[match["purpose"]].add(int(match["version"]))
         for purpose, found in primary.items():
             if len(found) > 1:
                 raise ConfigurationError(f"{self._path}: {purpose}: its keys have different primary versions")
+        # Keys are retired one by one, but what a version made is opened by all of its keys or by none.
         return {
-            purpose: PurposeVersions(min(found), tuple(sorted(opening[purpose] - found, reverse=True)))
+            purpose: PurposeVersions(
+                min(found), tuple(sorted(opening[purpose] - gone[purpose] - found, reverse=True))
+            )
             for purpose, found in primary.items()
         }

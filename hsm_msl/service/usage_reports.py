@@ -25,18 +25,27 @@ class UsageReports:
     Args:
         path: the file; replaced as a whole, so that nobody reads half a report.
         usage: the counters.
-        recount: makes remembered tokens be verified, and thereby counted, anew; called every ``RECOUNT_SECONDS``.
+        recount: makes remembered tokens be verified, and thereby counted, anew.
         every: seconds between two reports.
+        recount_every: seconds between two calls of ``recount``.
 
     Raises:
         ConfigurationError: the first report cannot be written.
     """
 
-    def __init__(self, path: Path, usage: KeyUsage, recount: Callable[[], None], every: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        usage: KeyUsage,
+        recount: Callable[[], None],
+        every: float,
+        recount_every: float = RECOUNT_SECONDS,
+    ) -> None:
         self._path = path
         self._usage = usage
         self._recount = recount
         self._every = every
+        self._recount_every = recount_every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="key usage", daemon=True)
         self.write()
@@ -77,7 +86,7 @@ class UsageReports:
         since = 0.0
         while not self._stop.wait(self._every):
             since += self._every
-            if since >= RECOUNT_SECONDS:
+            if since >= self._recount_every:
                 since = 0.0
                 self._recount()
             self._try()

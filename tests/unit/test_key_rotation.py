@@ -57,6 +57,10 @@ class Views:
 
 def write(path: Path, sequence: int, **states: str) -> None:
     keys = [{"label": f"msl.token.mac.{version}", "state": state} for version, state in states.items()]
+    write_keys(path, sequence, keys)
+
+
+def write_keys(path: Path, sequence: int, keys: list[dict[str, str]]) -> None:
     path.write_text(json.dumps({"body": {"format": FORMAT, "sequence": sequence, "keys": keys}}))
 
 
@@ -115,3 +119,19 @@ def test_the_same_trouble_is_logged_once_and_new_trouble_again(
     older, missing = "number 4 is older than", "cannot be read"
     assert [next(word for word in (older, missing) if word in line) for line in lines] == [older, missing, older]
     assert views.used == []
+
+
+@pytest.mark.parametrize("state", ["retired", "destroyed"])
+def test_a_version_of_which_one_key_is_gone_opens_nothing(tmp_path: Path, state: str) -> None:
+    """``retire`` and ``destroy`` take one key at a time; what is left of the version cannot open anything."""
+    path = tmp_path / "manifest.json"
+    keys = [
+        {"label": "msl.token.encryption.v1", "state": "active"},
+        {"label": "msl.token.mac.v1", "state": state},
+        {"label": "msl.token.encryption.v2", "state": "active"},
+        {"label": "msl.token.mac.v2", "state": "active"},
+        {"label": "msl.token.encryption.v3", "state": "primary"},
+        {"label": "msl.token.mac.v3", "state": "primary"},
+    ]
+    write_keys(path, 1, keys)
+    assert (KeyManifest(path, None).poll() or {})["msl.token"] == PurposeVersions(3, (2,))

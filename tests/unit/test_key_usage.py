@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,14 @@ def test_a_report_that_cannot_be_written_is_named_at_the_start(tmp_path: Path) -
     (tmp_path / "usage").write_text("a file, not a directory")
     with pytest.raises(ConfigurationError, match=r"usage/host-1\.json: cannot be written"):
         UsageReports(tmp_path / "usage/host-1.json", KeyUsage("server", Clock()), lambda: None, 60.0)
+
+
+def test_remembered_tokens_are_counted_anew_from_time_to_time(tmp_path: Path) -> None:
+    """Otherwise a version would look idle while a client goes on under a token of it."""
+    asked = threading.Event()
+    reports = UsageReports(tmp_path / "host-1.json", KeyUsage("server", Clock()), asked.set, 0.01, 0.03)
+    reports.start()
+    try:
+        assert asked.wait(30)
+    finally:
+        reports.close()
