@@ -9,6 +9,7 @@ import pytest
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.tokens.service_token import make_service_token
+from hsm_msl.wire.limits import MAX_LONG
 from msl_messages import session, user_id_token
 from msl_world import ADA, World
 
@@ -118,3 +119,31 @@ def test_a_new_serial_number_drops_every_older_session(world: World) -> None:
     assert newest.master_token.serial_number == 5
     assert state.find(old.master_token) is None
     assert state.find(new.master_token) is None
+
+
+@pytest.mark.parametrize(
+    ("sequence", "other", "newer"),
+    [
+        (0, MAX_LONG, True),
+        (126, MAX_LONG, True),
+        (127, MAX_LONG, False),
+        (MAX_LONG, 126, False),
+        (MAX_LONG, 127, True),
+        (200, MAX_LONG - 2, False),
+        (2, 1, True),
+        (1, 2, False),
+    ],
+)
+def test_which_master_token_is_newer(world: World, sequence: int, other: int, newer: bool) -> None:
+    """Section 3, the wrap-around rule; the measured points of msl-wire section 8.1."""
+    tokens = [session(world.context, "x", sequencenumber=number).token for number in (sequence, other)]
+    assert tokens[0].is_newer_than(tokens[1]) is newer
+
+
+def test_the_later_expiration_is_newer(world: World) -> None:
+    """Section 3: equal sequence numbers."""
+    first = session(world.context, "x").token
+    second = session(world.context, "x", expiration=first.expiration + 1).token
+    assert second.is_newer_than(first)
+    assert not first.is_newer_than(second)
+    assert not first.is_newer_than(first)

@@ -6,6 +6,9 @@ import pytest
 
 from hsm_msl.errors import ErrorCode, MslError, ResponseCode
 from hsm_msl.msl.client import ErrorResponseError
+from hsm_msl.msl.message.decode import HeaderDecoder
+from hsm_msl.msl.message.header import MessageHeader
+from hsm_msl.wire import codec
 from hsm_msl.wire.limits import MAX_LONG
 from msl_messages import (
     MESSAGE_ID,
@@ -92,6 +95,9 @@ def test_case_006_master_token_wins_over_entity_authentication_data(world: World
     answered = answer(world, compose(both), server=world.server(inbox))
     assert "mastertoken" in answered.outer
     assert inbox.requests[0].entity == "holder"
+    header = HeaderDecoder(world.context).decode(codec.decode(compose(both, None)))
+    assert isinstance(header, MessageHeader)
+    assert header.entity_auth is None
 
 
 def test_case_007_neither_identity_is_refused_with_a_random_id(world: World) -> None:

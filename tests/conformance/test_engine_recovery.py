@@ -17,13 +17,11 @@ from hsm_msl.msl.tokens.master_token import MasterToken
 from msl_messages import (
     Opened,
     Sender,
-    compose,
     corrupt,
     entity,
     error_message,
     issued_session,
     key_request_data,
-    seal_chunk,
 )
 from msl_script import Script, accept, exchange_keys, real, refuse
 from msl_world import LIFETIME, RENEWAL_WINDOW, Credentials, Device, World, body_of, public, secret
@@ -99,6 +97,7 @@ def test_case_081_no_new_entity_data(world: World) -> None:
         device.ask(secret(user=user), script)
     assert caught.value.error.response is ResponseCode.ENTITYDATA_REAUTH
     assert len(script.requests) == 1
+    assert device.state.newest() is None  # section 10.3: cleaned up whether or not there is another attempt
 
 
 def test_case_081_new_entity_data_is_asked_for_with_the_code(world: World) -> None:
@@ -213,6 +212,15 @@ def test_case_086_the_server_need_not_say_its_time(world: World) -> None:
     script = Script(world, [device], expired, real(world.server()))
     assert device.ask(secret(b"again", user=user), script).payload == b"again"
     assert script.requests[1].offers == ["DIFFIE_HELLMAN"]
+
+
+def test_the_time_of_an_error_is_believed(world: World) -> None:
+    """Section 9 step 6: an error sets the remote clock as a reply does."""
+    device, _ = started(world)
+    device.state.update_remote_time(5, world.clock())
+    with pytest.raises(ErrorResponseError):
+        device.ask(secret(), Script(world, [device], refuse(world, ResponseCode.USERDATA_REAUTH)))
+    assert device.state.remote_time(world.clock()) == world.clock()
 
 
 def test_case_087_expired_token_that_was_replaced_meanwhile(world: World) -> None:
@@ -380,18 +388,3 @@ def test_a_reply_that_breaks_off_is_an_error(world: World) -> None:
             device.ask(secret(), lambda body, cut=cut: server.handle(body)[:cut])  # type: ignore[misc]  # default
         assert not device.lock.held
     assert device.ask(secret(b"fine"), server.handle).payload == b"fine"
-
-
-def test_the_chunk_of_a_reply_is_verified(world: World) -> None:
-    """Section 19 rule 1: a reply's payload is under the session keys, and a changed one is refused."""
-    device = world.client("PSK")
-    device.ask(secret(), world.server().handle)
-
-    def forge(body: bytes, request: Opened) -> bytes:
-        head = compose(request.sender, None, messageid=request.message_id + 1)
-        stranger = issued_session(World(seed=5).context, "psk-client")
-        return head + seal_chunk(stranger.context, request.message_id + 1, 1, b"forged", endofmsg=True)
-
-    with pytest.raises(MslError) as caught:
-        device.ask(secret(), Script(world, [device], forge))
-    assert caught.value.code is ErrorCode.PAYLOAD_VERIFICATION_FAILED

@@ -334,3 +334,18 @@ def test_offers_with_a_bad_first_chunk_get_an_error(world: World) -> None:
     head = compose(entity(device), None, handshake=None, renewable=True, keyrequestdata=offered)
     body = head + seal_chunk(entity(device).context, MESSAGE_ID, 2, b"x", endofmsg=True)
     assert_refused(answer(world, body), ErrorCode.PAYLOAD_SEQUENCE_NUMBER_MISMATCH, ResponseCode.FAIL)
+
+
+def test_the_chunk_of_a_reply_is_verified(world: World) -> None:
+    """Section 19 rule 1: a reply's payload is under the session keys, and a changed one is refused."""
+    device = world.client("PSK")
+    device.ask(secret(), world.server().handle)
+
+    def forge(body: bytes, request: Opened) -> bytes:
+        head = compose(request.sender, None, messageid=request.message_id + 1)
+        stranger = issued_session(World(seed=5).context, "psk-client")
+        return head + seal_chunk(stranger.context, request.message_id + 1, 1, b"forged", endofmsg=True)
+
+    with pytest.raises(MslError) as caught:
+        device.ask(secret(), Script(world, [device], forge))
+    assert caught.value.code is ErrorCode.PAYLOAD_VERIFICATION_FAILED
