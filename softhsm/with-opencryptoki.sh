@@ -2,13 +2,15 @@
 # Run a command with a private openCryptoki soft token. See test-token.sh for what the command finds.
 #
 # openCryptoki has one daemon, one configuration and one state directory per machine, all at fixed paths. So this runs
-# in mount and IPC namespaces of its own, where those paths lead into the private directory. It takes root, or a
-# machine that lets users make namespaces.
+# in mount and IPC namespaces of its own, where those paths lead into the private directory. Who is not root becomes
+# root of a user namespace, which Debian lets everybody make.
 set -euo pipefail
 
 if [[ -z "${HSM_MSL_PRIVATE_NAMESPACE:-}" ]]; then
     export HSM_MSL_PRIVATE_NAMESPACE=yes
-    exec unshare --mount --ipc -- "$0" "$@"
+    user=()
+    [[ "$(id -u)" == 0 ]] || user=(--user --map-root-user)
+    exec unshare ${user[@]+"${user[@]}"} --mount --ipc -- "$0" "$@"
 fi
 unset HSM_MSL_PRIVATE_NAMESPACE
 source "$(dirname "$0")/test-token.sh"
@@ -20,9 +22,12 @@ begin "$@"
 system=$directory/system
 mkdir -p "$system"/{etc,log,lib/swtok/TOK_OBJ,lock/swtok}
 printf 'version opencryptoki-3.1\nslot 0\n{\nstdll = libpkcs11_sw.so\n}\n' >"$system/etc/opencryptoki.conf"
-chown -R root:pkcs11 "$system"
-chmod -R 0770 "$system"
 mount --make-rprivate /
+# In a user namespace there is one group, so there it has to be the one whose members may use the token.
+printf 'pkcs11:x:0:root\nroot:x:0:\n' >"$system/group"
+mount --bind "$system/group" /etc/group
+chown -R root:pkcs11 "$system"/{etc,log,lib,lock}
+chmod -R 0770 "$system"/{etc,log,lib,lock}
 mount --bind "$system/etc" /etc/opencryptoki
 mount --bind "$system/lib" /var/lib/opencryptoki
 mount --bind "$system/log" /var/log/opencryptoki
