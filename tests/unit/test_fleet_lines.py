@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hsm_msl.backend.pin import FilePin
 from hsm_msl.errors import ConfigurationError
 from hsm_provision.cli.fleet_progress import fleet_progress
 from hsm_provision.fleet_import import FleetCount
 from hsm_provision.fleet_reading import MAX_LINE_BYTES, FleetReader, FleetRow, RejectedLine
 from hsm_provision.fleet_rejects import RejectsFile
+from hsm_provision.kept_pin import KeptPin
 from hsm_provision.key_material import derive_wrapping_key
 
 E, M = "0f" * 16, "1e" * 32
@@ -129,3 +131,13 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> 
     assert "1 entities stored, 2 rejected" in shown.getvalue()
     assert ("100%" in shown.getvalue(), "\x1b" in shown.getvalue()) == (terminal, terminal)
     assert ("line 2:" in shown.getvalue()) is not terminal
+
+
+def test_a_pin_is_asked_for_once_though_the_token_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "pin"
+    path.write_text("1234\n")
+    path.chmod(0o600)
+    kept = KeptPin(FilePin(path))
+    first = kept.read()
+    path.unlink()
+    assert kept.read() == first
