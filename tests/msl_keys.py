@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TypeVar
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from hsm_msl.backend.software.agreement import SoftwareEphemeralKeys
+from hsm_msl.backend.software.asymmetric import SoftwareDecryptionKey, SoftwareSigningKey, SoftwareVerifyingKey
 from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
-from hsm_msl.errors import DataRejectedError
 from hsm_msl.msl.keyx.dh_group import DhGroup
-from hsm_msl.ports import AgreementKey, DecryptionKey, RandomBytes, RsaPadding, SignatureScheme, SymmetricKeys
+from hsm_msl.ports import RandomBytes, SymmetricKeys
 
 SMALL_GROUP = "small"
 MODP_1536 = "modp-1536"
@@ -49,51 +48,23 @@ def symmetric_keys(random: RandomBytes) -> SymmetricKeys:
     return SymmetricKeys(LocalAesKey(random(16)), LocalHmacKey(random(32)))
 
 
-class RsaSigner:
+class RsaSigner(SoftwareSigningKey):
     """A ``SigningKey``."""
 
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
-        self._key = key
-        self.public_key = spki(key)
-
-    def sign(self, data: bytes, scheme: SignatureScheme) -> bytes:
-        return self._key.sign(data, padding.PKCS1v15(), SHA256())
+        super().__init__(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
 
 
-class RsaVerifier:
+class RsaVerifier(SoftwareVerifyingKey):
     """A ``VerifyingKey``."""
 
-    def __init__(self, public_key: bytes) -> None:
-        key = load_der_public_key(public_key)
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise TypeError("not an RSA key")
-        self._key = key
-        self.public_key = public_key
 
-    def verify(self, data: bytes, signature: bytes, scheme: SignatureScheme) -> bool:
-        try:
-            self._key.verify(signature, data, padding.PKCS1v15(), SHA256())
-        except InvalidSignature:
-            return False
-        return True
-
-
-class RsaDecrypter:
+class RsaDecrypter(SoftwareDecryptionKey):
     """A ``DecryptionKey``."""
-
-    def __init__(self, key: rsa.RSAPrivateKey) -> None:
-        self._key = key
-        self.public_key = spki(key)
-
-    def decrypt(self, data: bytes, padding_: RsaPadding) -> bytes:
-        try:
-            return self._key.decrypt(data, padding.OAEP(padding.MGF1(SHA1()), SHA1(), None))
-        except ValueError:
-            raise DataRejectedError("RSA decryption failed") from None
 
 
 class DhAgreement:
-    """An ``AgreementKey``."""
+    """An ``AgreementKey`` with an exponent of the test's choice."""
 
     def __init__(self, prime: int, generator: int, exponent: int) -> None:
         self._prime = prime
@@ -105,16 +76,10 @@ class DhAgreement:
         return pow(int.from_bytes(peer), self._exponent, self._prime).to_bytes(self._size)
 
 
-class Ephemeral:
+class Ephemeral(SoftwareEphemeralKeys):
     """``EphemeralKeys``; RSA pairs are reused, since making one takes longer than a test may."""
 
-    def __init__(self, random: RandomBytes) -> None:
-        self._random = random
-
-    def agreement(self, prime: int, generator: int) -> AgreementKey:
-        return DhAgreement(prime, generator, int.from_bytes(self._random(32)) | 1)
-
-    def decryption(self) -> DecryptionKey:
+    def decryption(self) -> SoftwareDecryptionKey:
         return RsaDecrypter(rsa_key("ephemeral"))
 
 

@@ -26,7 +26,7 @@ from hsm_msl.msl.entityauth.rsa import rsa_data
 from hsm_msl.msl.entityauth.trust_store import TrustStore
 from hsm_msl.msl.entityauth.unauthenticated import none_data
 from hsm_msl.msl.entityauth.x509 import x509_data
-from hsm_msl.ports import SymmetricKeys
+from hsm_msl.ports import SignatureScheme, SymmetricKeys
 from hsm_msl.wire import binary, codec
 from msl_keys import Lookup, RsaSigner, RsaVerifier, rsa_key, spki
 from scheme_certificates import END, START, ec_key, leaf, make
@@ -322,6 +322,7 @@ def test_a_bound_key_speaks_for_its_identity_only(scheme: str) -> None:
 def test_local_entity_needs_only_its_private_key() -> None:
     pairs = KeyPairs(Lookup({}), local_key_id="own", signing=RsaSigner(rsa_key("own")))
     _, context = world(key_pairs=pairs).authenticate_entity(rsa_data("me", "own").to_wire())
-    assert RsaVerifier(spki(rsa_key("own"))).verify(b"data", context.sign(b"data"), None)  # type: ignore[arg-type]
+    verifier = RsaVerifier(spki(rsa_key("own")))
+    assert verifier.verify(b"data", context.sign(b"data"), SignatureScheme.RSA_PKCS1_SHA256)
     with pytest.raises(MslError, match="VERIFY_NOT_SUPPORTED"):
         context.verify(b"data", b"")
