@@ -295,8 +295,6 @@ class ServerExchange:
         context = self._context
         known = self._reader.message_id
         answer_id = random_long(context.random) if known is None else next_long(known)
-        capabilities = None if self.header is None else self.header.capabilities
-        languages = () if capabilities is None else capabilities.languages
-        user_text = None if context.user_text is None else context.user_text(code, languages)
+        user_text = None if context.user_text is None else context.user_text(code, self._reader.languages)
         text = f"{code.name}: {detail}" if detail else code.name
         return encode_error_header(context, answer_id, code, text, user_text)

@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from hsm_msl.errors import BackendError, HsmMslError
 from hsm_msl.msl.server import MslServer
 from hsm_msl.service.fast_lane import FastLane
+from hsm_msl.service.load import Load
 
 _LOG = logging.getLogger("hsm_msl.service")
 
@@ -44,6 +45,7 @@ class MslApplication:
 
     Args:
         server: the engine.
+        load: counts the messages in work.
         ready: raises an ``HsmMslError`` when a token or store gives no answer; asked by the readiness page.
         close: called once when the service stops.
         max_request: the largest request body, bytes.
@@ -56,6 +58,7 @@ class MslApplication:
         self,
         server: MslServer,
         *,
+        load: Load,
         ready: Callable[[], None],
         close: Callable[[], None],
         max_request: int,
@@ -64,6 +67,7 @@ class MslApplication:
         inline: bool = True,
     ) -> None:
         self._server = server
+        self._load = load
         self._inline = inline
         self._lane = FastLane()
         self._ready = ready
@@ -95,10 +99,11 @@ class MslApplication:
             return
         try:
             session = self._lane.session(body) if self._inline else None
-            if self._lane.admits(session):
-                answer, seconds = self._timed(body)
-            else:
-                answer, seconds = await self._run(self._timed, body)
+            with self._load:
+                if self._lane.admits(session):
+                    answer, seconds = self._timed(body)
+                else:
+                    answer, seconds = await self._run(self._timed, body)
             self._lane.took(session, seconds)
         except BackendError as error:
             # Not even an error message could be protected: the one case in which HTTP has to speak.

@@ -67,6 +67,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     service_token_keys: tuple[ServiceTokenKeysSection, ...] = ()
     users: UsersSection | None = None
     user_services: tuple[UserServiceSection, ...] = ()
+    user_texts: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
     store: StoreSection = StoreSection()
     limits: LimitsSection = LimitsSection()
     capabilities: CapabilitiesSection = CapabilitiesSection()

@@ -91,12 +91,14 @@ class TokenPolicySection(Section, frozen=True, kw_only=True):
         renewal_window: age from which a token is renewed.
         lifetime: age at which it expires.
         unanswered_limit: renewals in a row whose answer the client seems to have lost.
+        defer_above: messages in work per process beyond which renewals that can wait are put off; 0 for never.
         rule: entities by pattern; the first rule that fits counts.
     """
 
     renewal_window: Seconds = 3600
     lifetime: Seconds = 86400
     unanswered_limit: Annotated[int, msgspec.Meta(ge=1)] = 5
+    defer_above: Annotated[int, msgspec.Meta(ge=0)] = 0
     rule: tuple[RenewalRuleSection, ...] = ()
 
 

@@ -38,6 +38,7 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
     listen = config.document.server
     return MslApplication(
         composed.server,
+        load=composed.load,
         ready=composed.check,
         close=composed.close,
         max_request=config.document.limits.request,

@@ -42,9 +42,10 @@ class HeaderDecoder:
 
     Attributes:
         message_id: the ID once it is known, so that whatever fails later can be answered with ID + 1.
+        languages: what the sender calls its languages, unchecked, so that a refusal can be worded for its user.
     """
 
-    __slots__ = ("_context", "_pending", "_sessions", "message_id")
+    __slots__ = ("_context", "_pending", "_sessions", "languages", "message_id")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class HeaderDecoder:
         self._sessions = sessions
         self._pending = pending
         self.message_id: int | None = None
+        self.languages: object = None
 
     def decode(self, outer: Mapping[str, Any]) -> MessageHeader | ErrorHeader:
         """Decode and authenticate a header.
@@ -98,6 +100,9 @@ class HeaderDecoder:
         message_id = fields.integer(data, "messageid")
         fields.ranged(message_id, ErrorCode.MESSAGE_ID_OUT_OF_RANGE)
         self.message_id = message_id
+        stated = data.get("capabilities")
+        if type(stated) is dict:
+            self.languages = stated.get("languages")
         timestamp = fields.optional_integer(data, "timestamp")
         response = self._key_response(data)
         verification = master if response is None or msl.peer_to_peer else response.master_token

@@ -49,6 +49,12 @@ class MessageReader:
         return self._decoder.message_id
 
     @property
+    def languages(self) -> tuple[str, ...]:
+        """The sender's languages as far as they are known, also when the header is refused for something else."""
+        stated = self._decoder.languages
+        return tuple(tag for tag in stated if isinstance(tag, str)) if isinstance(stated, list) else ()
+
+    @property
     def chunks_read(self) -> int:
         """How many chunks were read so far."""
         return self._next_chunk - FIRST_CHUNK_NUMBER

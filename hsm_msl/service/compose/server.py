@@ -37,8 +37,10 @@ from hsm_msl.service.compose.users import user_services
 from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
 from hsm_msl.service.event_log import EventLog
 from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
+from hsm_msl.service.load import Load
 from hsm_msl.service.ring_context import RingContext
 from hsm_msl.service.server_sections import RuleSection
+from hsm_msl.service.user_texts import user_texts
 
 _PROBE = b"is this key still there?"
 _IDENTITY_BYTES = 16
@@ -54,6 +56,7 @@ class ComposedServer:
         places: what each key is for and where it lives.
         ring: the token keys.
         state: stores and rules.
+        load: counts the messages in work.
     """
 
     server: MslServer
@@ -61,6 +64,7 @@ class ComposedServer:
     places: tuple[Place, ...]
     ring: TokenKeyRing
     state: ServerState
+    load: Load
     _closing: ExitStack = field(repr=False)
 
     @property
@@ -121,7 +125,9 @@ def compose_server(
         composition.rings.follow(closing, composition.forget_tokens)
         server = MslServer(context, application, events=EventLog(), chunk_bytes=config.document.limits.chunk)
         places = tuple(composition.sources.places)
-        return ComposedServer(server, context, places, composition.ring, composition.state, closing.pop_all())
+        return ComposedServer(
+            server, context, places, composition.ring, composition.state, composition.load, closing.pop_all()
+        )
 
 
 def server_public_key(config: Configuration[ServerConfig]) -> bytes:
@@ -152,6 +158,7 @@ class _Composition:
         self.clock = clock
         self.random = random
         self.closing = closing
+        self.load = Load(document.token_policy.defer_above)
         manifest = key_manifest(config)
         self.sources = KeySources(config, None if manifest is None else manifest.check)
         closing.callback(self.sources.close)
@@ -206,6 +213,7 @@ class _Composition:
             capabilities=Capabilities(document.capabilities.compression, document.capabilities.languages),
             service_token_keys=self._service_token_keys(),
             service_token_cache=self.caches[2],
+            user_text=user_texts(config),
         )
 
     def _vault(self) -> SessionVault:
@@ -235,6 +243,7 @@ class _Composition:
                 lifetime=policy.lifetime,
                 unanswered_limit=policy.unanswered_limit,
                 renews=renewal_policy(policy.rule),
+                defers=self.load.busy,
             ),
             clock=self.clock,
             random=self.random,
