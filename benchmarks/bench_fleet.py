@@ -33,7 +33,7 @@ from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.derivation import TokenDerivationKey
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
-from hsm_msl.scheme_ports import WrappedKeys
+from hsm_msl.ports.schemes import WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database

@@ -23,7 +23,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from hsm_msl.ports import RenewalState
-from hsm_msl.scheme_ports import WrappedKeys
+from hsm_msl.ports.schemes import WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
 from hsm_msl.stores.passwords import Passwords, RecentPasswords
 from hsm_msl.stores.renewal import SqlRenewalStore

@@ -32,7 +32,7 @@ from hsm_msl.dialog.packet import assemble, parse
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.session import Event, Message, Outcome
 from hsm_msl.dialog.suites import SUITES
-from hsm_msl.dialog_records import DialogStore, EndpointRecord
+from hsm_msl.ports.dialog_records import DialogStore, EndpointRecord
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 
 START = 1_800_000_000

@@ -21,7 +21,7 @@ from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_scheme
 from hsm_msl.msl.userauth.external import ExternalScheme
 from hsm_msl.msl.userauth.user_id_token import user_id_token_data
 from hsm_msl.ports import Authorization, Clock, SymmetricKeys
-from hsm_msl.scheme_ports import UserService
+from hsm_msl.ports.schemes import UserService
 from hsm_msl.stores.memory import MemoryRenewalStore, MemoryReplayStore
 from hsm_msl.wire import binary
 from msl_keys import Lookup, Ring, symmetric_keys

@@ -11,7 +11,7 @@ from hsm_msl.backend.deferred import DeferredWrappingKey
 from hsm_msl.backend.key_cache import KeyCache
 from hsm_msl.errors import DataRejectedError, KeyNotFoundError, StoreError
 from hsm_msl.ports import MacAlgorithm, SymmetricKeys, WrappingKey
-from hsm_msl.scheme_ports import FleetStore, WrappedKeys
+from hsm_msl.ports.schemes import FleetStore, WrappedKeys
 
 _Key = TypeVar("_Key")
 

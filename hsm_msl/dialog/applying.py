@@ -25,7 +25,7 @@ from hsm_msl.dialog.packet import Packet
 from hsm_msl.dialog.policy import peer_overdue, peer_shifted
 from hsm_msl.dialog.sequence import Placed, ReceiveWindow
 from hsm_msl.dialog.session import Outcome, SessionKey
-from hsm_msl.dialog_records import (
+from hsm_msl.ports.dialog_records import (
     DialogTransaction,
     EndpointRecord,
     InboundDskRow,

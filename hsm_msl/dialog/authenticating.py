@@ -12,7 +12,7 @@ from hsm_msl.dialog.names import CLOCK_SKEW, FINAL, MAX_LIFETIME, SEQUENCED, Kin
 from hsm_msl.dialog.outbound import OutboundKeys
 from hsm_msl.dialog.packet import Packet
 from hsm_msl.dialog.session import SessionKey
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from hsm_msl.dialog.names import MAX_NAME
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.suites import SUITES
-from hsm_msl.dialog_records import BindingRow
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports.dialog_records import BindingRow
 
 
 class PinnedCertificate(msgspec.Struct, frozen=True):

@@ -10,8 +10,8 @@ from hsm_msl.dialog.cache import Cache, RateLimit
 from hsm_msl.dialog.exchange import VerifiedPair
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.session import SessionKey
-from hsm_msl.dialog_records import DialogStore, DialogTransaction
 from hsm_msl.ports import Clock, RandomBytes, WrappingKey
+from hsm_msl.ports.dialog_records import DialogStore, DialogTransaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from hsm_msl.dialog.names import KEPT_DIGESTS, Kind, Reason, State
 from hsm_msl.dialog.packet import Ext, parse_core
 from hsm_msl.dialog.sending import PLAIN
 from hsm_msl.dialog.session import Message
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord, InboxRow
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, InboxRow
 
 _TRIM_EVERY = 256
 

@@ -17,9 +17,9 @@ from hsm_msl.dialog.receiving import Receiver
 from hsm_msl.dialog.sealing import Sealer
 from hsm_msl.dialog.sending import Sender
 from hsm_msl.dialog.session import Outcome, Outgoing
-from hsm_msl.dialog_ports import IncarnationMirror
-from hsm_msl.dialog_records import DialogStore, DialogTransaction, EndpointRecord
 from hsm_msl.ports import Clock, RandomBytes
+from hsm_msl.ports.dialog import IncarnationMirror
+from hsm_msl.ports.dialog_records import DialogStore, DialogTransaction, EndpointRecord
 
 PROBE_AGAIN = 4.0
 _PASS = 64

@@ -31,9 +31,9 @@ from hsm_msl.dialog.headers import (
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.names import CLOCK_SKEW, ID_SIZE, PROTOCOL
 from hsm_msl.dialog.suites import Suite, suite_of
-from hsm_msl.dialog_ports import ExchangeKey, UnwrappingKey
 from hsm_msl.errors import DataRejectedError
 from hsm_msl.ports import AgreementKey, RandomBytes, WrappingKey
+from hsm_msl.ports.dialog import ExchangeKey, UnwrappingKey
 
 _CURVE_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 

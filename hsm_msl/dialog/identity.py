@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hsm_msl.dialog_ports import ExchangeKeys, UnwrappingKey
 from hsm_msl.ports import AgreementKey, SigningKey, WrappingKey
+from hsm_msl.ports.dialog import ExchangeKeys, UnwrappingKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from hsm_msl.dialog.names import Cause
 from hsm_msl.dialog.packet import Core, Ext
 from hsm_msl.dialog.session import SessionKey
 from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
-from hsm_msl.dialog_records import DialogTransaction, InboundDskRow
 from hsm_msl.errors import BackendError, DataRejectedError
+from hsm_msl.ports.dialog_records import DialogTransaction, InboundDskRow
 
 
 class InboundKeys:

@@ -17,8 +17,8 @@ from hsm_msl.dialog.names import (
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.sealing import Sealer
 from hsm_msl.dialog.session import Outcome, Outgoing
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord, TombstoneRow
 from hsm_msl.errors import BackendError, UsageError
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, TombstoneRow
 
 QUEUE_RETRY = 4.0
 

@@ -13,9 +13,9 @@ from hsm_msl.dialog.names import CLOCK_SKEW, SESSION_KEY_SIZE, Cause
 from hsm_msl.dialog.session import SessionKey
 from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
 from hsm_msl.dialog.suites import Suite, suite_of
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord, OutboundDskRow, OutboundKekRow
 from hsm_msl.errors import DataRejectedError
 from hsm_msl.ports import WrappingKey
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, OutboundDskRow, OutboundKekRow
 
 
 class OutboundKeys:

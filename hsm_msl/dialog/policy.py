@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from hsm_msl.dialog.names import MAX_LIFETIME, MIN_SHIFT_INTERVAL, REACTIVE, Cause, Reason
-from hsm_msl.dialog_records import EndpointRecord, ShiftEvent
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports.dialog_records import EndpointRecord, ShiftEvent
 
 
 class Rate(msgspec.Struct, frozen=True):

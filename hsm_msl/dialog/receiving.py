@@ -34,8 +34,8 @@ from hsm_msl.dialog.sealing import Sealer
 from hsm_msl.dialog.sending import Sender
 from hsm_msl.dialog.session import Outcome
 from hsm_msl.dialog.suites import suite_of
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord
 from hsm_msl.errors import BackendError, ConfigurationError
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
 
 _Key = tuple[bytes, int]
 

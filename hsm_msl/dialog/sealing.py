@@ -11,7 +11,7 @@ from hsm_msl.dialog.names import ID_SIZE, Kind
 from hsm_msl.dialog.outbound import OutboundKeys
 from hsm_msl.dialog.packet import NO_TAG, Ack, Core, Ext, assemble, tag_input
 from hsm_msl.dialog.session import SessionKey
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord, OutboxRow
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, OutboxRow
 
 
 class Sealer:

@@ -40,8 +40,8 @@ from hsm_msl.dialog.policy import own_shift, shift_too_soon
 from hsm_msl.dialog.sealing import Sealer
 from hsm_msl.dialog.sequence import ReceiveWindow
 from hsm_msl.dialog.session import Outcome, Outgoing, SessionKey
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord, OutboxRow, QueuedRow
 from hsm_msl.errors import DataRejectedError, UsageError
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, OutboxRow, QueuedRow
 
 PLAIN = b"\x00"
 """First byte of every message: how the rest is encoded. Compression has no number yet."""

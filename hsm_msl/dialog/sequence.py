@@ -7,7 +7,7 @@ from enum import Enum
 
 from hsm_msl.dialog.errors import PacketError
 from hsm_msl.dialog.names import MAX_RANGES, WINDOW_BYTES, WINDOW_MESSAGES
-from hsm_msl.dialog_records import EndpointRecord, ParkedSlot
+from hsm_msl.ports.dialog_records import EndpointRecord, ParkedSlot
 
 
 class Placed(Enum):

@@ -25,9 +25,9 @@ from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.dialog.engine import DialogEngine
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.names import ID_SIZE
-from hsm_msl.dialog_ports import UnwrappingKey
 from hsm_msl.errors import BackendConfigurationError, ConfigurationError
 from hsm_msl.ports import AgreementKey
+from hsm_msl.ports.dialog import UnwrappingKey
 from hsm_msl.service.dialog_config import BindingSection, DialogConfiguration
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database

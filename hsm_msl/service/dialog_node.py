@@ -15,9 +15,9 @@ from hsm_msl.dialog.binding import read_binding
 from hsm_msl.dialog.engine import DialogEngine
 from hsm_msl.dialog.names import Kind
 from hsm_msl.dialog.session import Event, Message, Outcome, Outgoing
-from hsm_msl.dialog_ports import IncarnationMirror
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord
 from hsm_msl.errors import HsmMslError
+from hsm_msl.ports.dialog import IncarnationMirror
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 
 _LOG = logging.getLogger("hsm_msl.dialog")

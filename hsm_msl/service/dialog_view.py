@@ -10,7 +10,7 @@ import msgspec
 from hsm_msl.dialog.headers import parse_dsk, parse_kek, parse_notice, parse_pair
 from hsm_msl.dialog.names import Cause, Kind, Reason, Side
 from hsm_msl.dialog.packet import Packet
-from hsm_msl.dialog_records import DialogTransaction, EndpointRecord
+from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
 
 Lines = Iterator[tuple[str, str]]
 """Names and values, in order; a name that ends with a colon begins a part."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 
-from hsm_msl.client_ports import (
+from hsm_msl.errors import ErrorCode, MslError
+from hsm_msl.ports.client import (
     MasterTokenKey,
     StoredMasterToken,
     StoredServiceToken,
     StoredUserIdToken,
     UserIdTokenKey,
 )
-from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.stores.client_rules import check_binding, check_query, following
 
 ServiceTokenKey = tuple[str, int | None, int | None]

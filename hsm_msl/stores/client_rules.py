@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hsm_msl.client_ports import UserIdTokenKey
 from hsm_msl.errors import ErrorCode, MslError
+from hsm_msl.ports.client import UserIdTokenKey
 from hsm_msl.wire.limits import MAX_LONG
 
 

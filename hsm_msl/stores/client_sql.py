@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, exists, or_, select
 
-from hsm_msl.client_ports import (
+from hsm_msl.errors import ErrorCode, MslError
+from hsm_msl.ports.client import (
     MasterTokenKey,
     StoredMasterToken,
     StoredServiceToken,
     StoredUserIdToken,
     UserIdTokenKey,
 )
-from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.stores.client_rules import check_binding, check_query
 from hsm_msl.stores.client_schema import COUNTER, MASTER_TOKEN, SERVICE_TOKEN, UNBOUND, USER_ID_TOKEN
 from hsm_msl.stores.rows import insert_or_count, insert_or_replace

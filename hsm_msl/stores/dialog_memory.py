@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from hsm_msl.dialog_records import (
+from hsm_msl.errors import StoreError
+from hsm_msl.ports.dialog_records import (
     EndpointRecord,
     InboxRow,
     OutboxRow,
     ParkedSlot,
     QueuedRow,
 )
-from hsm_msl.errors import StoreError
 from hsm_msl.stores.dialog_memory_keys import MemoryKeyRows, Tables
 
 _FINAL = ("CD", "FAILED")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from hsm_msl.dialog_records import (
+from hsm_msl.ports.dialog_records import (
     BindingRow,
     EndpointRecord,
     InboundDskRow,

@@ -9,14 +9,14 @@ from dataclasses import fields
 from sqlalchemy import Connection, Table, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.sql.expression import ColumnElement
 
-from hsm_msl.dialog_records import (
+from hsm_msl.errors import StoreError
+from hsm_msl.ports.dialog_records import (
     EndpointRecord,
     InboxRow,
     OutboxRow,
     ParkedSlot,
     QueuedRow,
 )
-from hsm_msl.errors import StoreError
 from hsm_msl.stores.dialog_sql_keys import SqlKeyRows
 from hsm_msl.stores.dialog_tables import (
     DSK_IN,

@@ -8,7 +8,7 @@ from dataclasses import fields
 from sqlalchemy import Connection, Table, and_, bindparam, delete, or_, select, update
 from sqlalchemy.sql.expression import ColumnElement
 
-from hsm_msl.dialog_records import (
+from hsm_msl.ports.dialog_records import (
     BindingRow,
     InboundDskRow,
     InboundKekRow,

@@ -12,7 +12,7 @@ from itertools import islice
 
 from sqlalchemy import bindparam, delete, func, select
 
-from hsm_msl.scheme_ports import WrappedKeys
+from hsm_msl.ports.schemes import WrappedKeys
 from hsm_msl.stores.rows import insert_or_replace
 from hsm_msl.stores.schema import FLEET_IMPORT, FLEET_KEY
 from hsm_msl.stores.sql import Database

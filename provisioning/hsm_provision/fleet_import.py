@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.scheme_ports import WrappedKeys
+from hsm_msl.ports.schemes import WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore, ImportProgress
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database

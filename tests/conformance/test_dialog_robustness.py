@@ -21,8 +21,8 @@ from hsm_msl.dialog.headers import dsk_id, parse_dsk, parse_kek, parse_pair
 from hsm_msl.dialog.names import Kind, Side
 from hsm_msl.dialog.packet import NO_TAG, Ack, Ext, assemble, parse
 from hsm_msl.dialog.policy import Policy
-from hsm_msl.dialog_records import DialogStore
 from hsm_msl.errors import BackendUnavailableError
+from hsm_msl.ports.dialog_records import DialogStore
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database

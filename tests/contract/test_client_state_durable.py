@@ -7,12 +7,12 @@ import os
 import pytest
 
 from hsm_msl.backend.software import SoftwareAesKey, software_mac_key
-from hsm_msl.client_ports import ClientStore
 from hsm_msl.crypto.sealed_box import SealedBox
 from hsm_msl.errors import DataRejectedError
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.client_state import ClientState, SessionSeal
 from hsm_msl.ports import MacAlgorithm
+from hsm_msl.ports.client import ClientStore
 from hsm_msl.stores.client_memory import MemoryClientStore
 from msl_world import Credentials, Device, World, drive, key_requests, secret
 

@@ -13,7 +13,8 @@ from database_fixture import url_of
 from dialog_world import Service, World
 from hsm_msl.dialog.names import Kind, Reason, Side, State
 from hsm_msl.dialog.policy import Policy, Rate
-from hsm_msl.dialog_records import (
+from hsm_msl.errors import StoreError
+from hsm_msl.ports.dialog_records import (
     BindingRow,
     DialogStore,
     InboundKekRow,
@@ -22,7 +23,6 @@ from hsm_msl.dialog_records import (
     QueuedRow,
     ShiftEvent,
 )
-from hsm_msl.errors import StoreError
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database

@@ -12,9 +12,9 @@ from pkcs11 import Attribute, Mechanism
 
 from hsm_msl.backend.pkcs11.exchange import TokenUnwrappingKey
 from hsm_msl.backend.pkcs11.token import Token
-from hsm_msl.dialog_ports import ExchangeKey, ExchangeKeys, UnwrappingKey
 from hsm_msl.errors import DataRejectedError, KeyPolicyError, MechanismUnsupportedError, UsageError
 from hsm_msl.ports import RsaPadding
+from hsm_msl.ports.dialog import ExchangeKey, ExchangeKeys, UnwrappingKey
 from key_backends import ec_pair, rsa_pair, spki
 from token_fixture import WRAP, KeyMaker
 

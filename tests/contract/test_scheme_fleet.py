@@ -19,7 +19,7 @@ from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.transport import WrapTransport
 from hsm_msl.errors import KeyNotFoundError, StoreError
 from hsm_msl.ports import MacAlgorithm, WrappingKey
-from hsm_msl.scheme_ports import WrappedKeys
+from hsm_msl.ports.schemes import WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import text
 
 from database_fixture import url_of
-from hsm_msl.client_ports import (
+from hsm_msl.errors import ConfigurationError, ErrorCode, MslError, StoreError
+from hsm_msl.ports.client import (
     ClientStore,
     MasterTokenKey,
     StoredMasterToken,
@@ -22,7 +23,6 @@ from hsm_msl.client_ports import (
     StoredUserIdToken,
     UserIdTokenKey,
 )
-from hsm_msl.errors import ConfigurationError, ErrorCode, MslError, StoreError
 from hsm_msl.stores.client_memory import MemoryClientStore, NullClientStore
 from hsm_msl.stores.client_schema import METADATA, prepare_client
 from hsm_msl.stores.client_sql import SqlClientStore

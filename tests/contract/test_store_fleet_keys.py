@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 
 from hsm_msl.errors import StoreError
-from hsm_msl.scheme_ports import FleetStore, WrappedKeys
+from hsm_msl.ports.schemes import FleetStore, WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore, ImportProgress
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database

@@ -17,7 +17,6 @@ from hsm_msl.backend.pkcs11.token import open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
 from hsm_msl.backend.workers import WorkerSpec, WorkerToken, open_worker_token
 from hsm_msl.backend.workers.protocol import Call, TokenItself
-from hsm_msl.dialog_ports import ExchangeKey, ExchangeKeys, UnwrappingKey
 from hsm_msl.errors import (
     BackendConfigurationError,
     BackendUnavailableError,
@@ -26,6 +25,7 @@ from hsm_msl.errors import (
     UsageError,
 )
 from hsm_msl.ports import MacAlgorithm, RsaPadding
+from hsm_msl.ports.dialog import ExchangeKey, ExchangeKeys, UnwrappingKey
 from key_backends import rsa_pair, spki
 from memory_scan import find_in_memory, forms_of
 from token_fixture import WRAP, Forge, KeyMaker, TestToken

@@ -14,8 +14,8 @@ from hsm_msl.dialog.errors import DialogClosedError, DialogFailedError, ShiftToo
 from hsm_msl.dialog.names import Kind, Reason, Side, State
 from hsm_msl.dialog.policy import Policy, Rate
 from hsm_msl.dialog.session import Message
-from hsm_msl.dialog_records import DialogStore
 from hsm_msl.errors import BackendError, UsageError
+from hsm_msl.ports.dialog_records import DialogStore
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database

@@ -15,7 +15,7 @@ from hsm_msl.dialog.headers import parse_dsk, parse_kek, parse_notice, parse_pai
 from hsm_msl.dialog.names import MAX_SEQ, Kind
 from hsm_msl.dialog.packet import Ack, Core, Ext, assemble, parse
 from hsm_msl.dialog.sequence import Placed, ReceiveWindow
-from hsm_msl.dialog_records import EndpointRecord, ParkedSlot
+from hsm_msl.ports.dialog_records import EndpointRecord, ParkedSlot
 
 NUMBERS = st.integers(0, MAX_SEQ)
 NAMES = st.one_of(st.none(), st.text(st.characters(codec="utf-8"), min_size=1, max_size=60))

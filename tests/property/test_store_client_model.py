@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from hsm_msl.client_ports import (
+from hsm_msl.errors import MslError
+from hsm_msl.ports.client import (
     ClientStore,
     MasterTokenKey,
     StoredMasterToken,
@@ -19,7 +20,6 @@ from hsm_msl.client_ports import (
     StoredUserIdToken,
     UserIdTokenKey,
 )
-from hsm_msl.errors import MslError
 from hsm_msl.stores.client_memory import MemoryClientStore
 from hsm_msl.stores.client_schema import prepare_client
 from hsm_msl.stores.client_sql import SqlClientStore

@@ -13,8 +13,8 @@ from hsm_msl.dialog.names import Kind
 from hsm_msl.dialog.sequence import Placed, ReceiveWindow
 from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
 from hsm_msl.dialog.suites import SUITES
-from hsm_msl.dialog_records import EndpointRecord, ParkedSlot
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.ports.dialog_records import EndpointRecord, ParkedSlot
 
 
 def binding(**changes: object) -> KeyBinding:

@@ -1,4 +1,4 @@
-"""Key exchange keys of the secure dialog in a token (``dialog_ports``; dialog sections 4 and 10)."""
+"""Key exchange keys of the secure dialog in a token (``ports.dialog``; dialog sections 4 and 10)."""
 
 from __future__ import annotations
 

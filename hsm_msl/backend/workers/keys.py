@@ -223,7 +223,7 @@ class WorkerWrappingKey(Remote):
 
 
 class WorkerExchangeKey(WorkerWrappingKey):
-    """A key exchange key at its maker, in a worker (``dialog_ports.ExchangeKey``)."""
+    """A key exchange key at its maker, in a worker (``ports.dialog.ExchangeKey``)."""
 
     __slots__ = ()
 
@@ -239,7 +239,7 @@ class WorkerExchangeKey(WorkerWrappingKey):
 
 
 class WorkerUnwrappingKey(Remote):
-    """An RSA private key in a worker that opens key exchange keys (``dialog_ports.UnwrappingKey``)."""
+    """An RSA private key in a worker that opens key exchange keys (``ports.dialog.UnwrappingKey``)."""
 
     __slots__ = ("_public",)
 

@@ -165,7 +165,7 @@ class WorkerToken:
 
 
 class WorkerExchangeKeys:
-    """Makes key exchange keys in a worker (``dialog_ports.ExchangeKeys``).
+    """Makes key exchange keys in a worker (``ports.dialog.ExchangeKeys``).
 
     Args:
         token: the token.

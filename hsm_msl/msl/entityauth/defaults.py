@@ -24,7 +24,7 @@ from hsm_msl.msl.entityauth.trust_store import TrustStore
 from hsm_msl.msl.required import required
 from hsm_msl.msl.tokens.master_token import MasterToken, MasterTokens
 from hsm_msl.ports import Authorization, PresharedKeys, PublicKeys, RandomBytes, SigningKey
-from hsm_msl.scheme_ports import IdentityService
+from hsm_msl.ports.schemes import IdentityService
 
 
 @dataclass(frozen=True, slots=True)

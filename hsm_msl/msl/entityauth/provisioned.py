@@ -9,7 +9,7 @@ from typing import Any
 from hsm_msl.crypto.null import NullContext
 from hsm_msl.errors import StoreError
 from hsm_msl.msl.entityauth.base import EntityAuthData
-from hsm_msl.scheme_ports import IdentityService
+from hsm_msl.ports.schemes import IdentityService
 
 NAME = "PROVISIONED"
 

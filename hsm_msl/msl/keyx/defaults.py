@@ -15,7 +15,7 @@ from hsm_msl.msl.keyx.ladder import IssuerSide, RequesterSide
 from hsm_msl.msl.keyx.wrap_repository import LocalWrapRepository
 from hsm_msl.msl.required import required
 from hsm_msl.ports import EphemeralKeys, RandomBytes, SessionVault, TokenKeyRing, WrappingKey
-from hsm_msl.scheme_ports import WrapRepository
+from hsm_msl.ports.schemes import WrapRepository
 
 PREFERENCE = (
     jwk_ladder.NAME,

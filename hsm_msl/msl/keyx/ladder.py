@@ -23,7 +23,7 @@ from hsm_msl.ports import (
     TokenKeyRing,
     WrappingKey,
 )
-from hsm_msl.scheme_ports import WrapRepository
+from hsm_msl.ports.schemes import WrapRepository
 from hsm_msl.wire import binary, fields
 
 PSK = "PSK"

@@ -14,7 +14,7 @@ from typing import Any
 from hsm_msl.errors import ErrorCode, MslError, UsageError
 from hsm_msl.msl.userauth.base import UserAuthData, check_entity_for_users, check_user
 from hsm_msl.ports import Authorization
-from hsm_msl.scheme_ports import UserService
+from hsm_msl.ports.schemes import UserService
 from hsm_msl.wire import fields
 
 

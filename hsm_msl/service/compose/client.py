@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.software import SoftwareEphemeralKeys
-from hsm_msl.client_ports import ClientStore
 from hsm_msl.crypto.sealed_box import SealedBox
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.token_keys import TokenKeys
@@ -34,6 +33,7 @@ from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.base import UserAuthData
 from hsm_msl.msl.userauth.email_password import email_password_data
 from hsm_msl.ports import Clock, RandomBytes
+from hsm_msl.ports.client import ClientStore
 from hsm_msl.service.client_sections import KeyExchangeOffer
 from hsm_msl.service.compose.entities import known_entities, local_entity, schemes_of, trust_store
 from hsm_msl.service.compose.keys import KeySources, KnownKeys, Place

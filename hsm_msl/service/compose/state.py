@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Authorization, Clock, RandomBytes, RenewalStore, ReplayStore, Revocations, Users
-from hsm_msl.scheme_ports import FleetStore
+from hsm_msl.ports.schemes import FleetStore
 from hsm_msl.service.documents import MEMORY, Configuration, ServerConfig
 from hsm_msl.service.server_sections import RenewalRuleSection, RuleSection
 from hsm_msl.stores import schema
