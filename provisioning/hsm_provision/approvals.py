@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import create_private_file, replace_private_file
 from hsm_provision.ceremony import ApproverSection
 from hsm_provision.errors import ApprovalError
-from hsm_provision.private_files import create_private_file, replace_private_file
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

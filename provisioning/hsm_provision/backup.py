@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 from hsm_msl.errors import ConfigurationError, DataRejectedError
+from hsm_msl.private_files import create_private_file
 from hsm_provision.check_values import CheckValue
 from hsm_provision.desired_keys import Material
 from hsm_provision.errors import ConflictError, VerificationError
 from hsm_provision.labels import KeyName, parse_label
 from hsm_provision.manifest import ManifestBody, ManifestKey
-from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.records import Records
 from hsm_provision.token.escrow import make_and_wrap, unwrap_to_token, wrap_mechanism, wrapped_check_value

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from hsm_msl.audit.signatures import signature_fits
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import create_private_file
 from hsm_provision import __version__
 from hsm_provision.backup import FORMAT, BackupFile, collect, prove_bundles, restore_bundle
 from hsm_provision.check_values import CheckValue, check_value_of_secret
@@ -17,11 +19,9 @@ from hsm_provision.key_material import SecretMaterial
 from hsm_provision.labels import KeyName, parse_label
 from hsm_provision.lifecycle import KeyOffice
 from hsm_provision.manifest import ManifestBody, ManifestKey
-from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.records import Progress, not_after
 from hsm_provision.shares import KEY_BYTES, combine, split
-from hsm_provision.signatures import signature_fits
 from hsm_provision.spoken import spoken
 from hsm_provision.token.creation import import_key
 from hsm_provision.token.objects import destroy_label, list_keys, public_spki

@@ -16,10 +16,10 @@ from asn1crypto import algos, core, csr, keys, pem
 from asn1crypto import x509 as asn1
 from cryptography import x509
 
+from hsm_msl.audit.signatures import signature_fits
 from hsm_msl.errors import ConfigurationError
 from hsm_provision.errors import VerificationError
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.signatures import signature_fits
 
 Sign = Callable[[bytes], bytes]
 _SIGNATURE = {"rsa": "sha256_rsa", "ec": "sha256_ecdsa"}

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import make_private_directory
 from hsm_provision.fleet_reading import RejectedLine
-from hsm_provision.private_files import make_private_directory
 
 
 class RejectsFile:

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import create_private_file
 from hsm_provision.jwk_import import private_key_from_jwk, secret_from_jwk
-from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import KeyProfile
 
 Form = Literal["hex", "raw", "base64", "pkcs8", "jwk", "sealed"]

@@ -13,13 +13,13 @@ from typing import Annotated
 
 import msgspec
 
+from hsm_msl.audit.chain import AuditHead
+from hsm_msl.audit.signatures import signature_fits
 from hsm_msl.errors import ConfigurationError
-from hsm_provision.audit_log import AuditHead
+from hsm_msl.private_files import replace_private_file
 from hsm_provision.ceremony import KeyState
 from hsm_provision.check_values import CheckValue
 from hsm_provision.labels import parse_label
-from hsm_provision.private_files import replace_private_file
-from hsm_provision.signatures import signature_fits
 from hsm_provision.templates import Provenance
 
 FORMAT = "hsm-provision manifest 1"

@@ -13,10 +13,12 @@ from typing import Literal
 
 import msgspec
 
+from hsm_msl.audit.chain import AuditSigner
+from hsm_msl.audit.log import AuditLog
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
+from hsm_msl.private_files import make_private_directory, replace_private_file
 from hsm_provision import __version__
-from hsm_provision.audit_log import AuditHead, AuditLog
 from hsm_provision.manifest import (
     Manifest,
     ManifestBody,
@@ -28,7 +30,6 @@ from hsm_provision.manifest import (
     write_manifest,
 )
 from hsm_provision.plan import Plan
-from hsm_provision.private_files import make_private_directory, replace_private_file
 from hsm_provision.token.objects import TokenSession, list_keys, public_spki
 from hsm_provision.token.signing import sign_with
 
@@ -133,10 +134,10 @@ class Records:
         """
         following = body.with_keys(changed, written=self.now(), tool=__version__)
         key = self._usable(following, signing_key)
-        if key is not None:
-            head = self.audit().checkpoint(key, lambda data: sign_with(session, key, data))
-            following = msgspec.structs.replace(following, audit=AuditHead(head.sequence, head.hash))
         spki = public_spki(session, key) if key is not None else b""
+        if key is not None:
+            checkpoint = self.audit().checkpoint(AuditSigner(key, spki, lambda data: sign_with(session, key, data)))
+            following = msgspec.structs.replace(following, audit=checkpoint.head)
         write_manifest(
             self.manifest_path, following, key=key, spki=spki, sign=lambda data: sign_with(session, str(key), data)
         )

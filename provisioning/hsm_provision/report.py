@@ -6,9 +6,10 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hsm_msl.audit.chain import CHECKPOINT, AuditRecord
+from hsm_msl.audit.verification import AuditVerdict, read_records, verify_log
 from hsm_msl.errors import ConfigurationError
 from hsm_provision import __version__
-from hsm_provision.audit_log import AuditRecord, AuditVerdict, read_records, verify_log
 from hsm_provision.ceremony import CeremonyFile
 from hsm_provision.manifest import Manifest, ManifestKey
 from hsm_provision.profiles import KeyProfile
@@ -114,12 +115,13 @@ def make_report(
 def _audit(manifest: Manifest, records: Records) -> AuditVerdict | None:
     if manifest.signature is None:
         return None
-    return verify_log(records.audit_path, base64.b64decode(manifest.signature.spki), known=manifest.body.audit)
+    known = () if manifest.body.audit is None else (manifest.body.audit,)
+    return verify_log([records.audit_path], base64.b64decode(manifest.signature.spki), known=known)
 
 
 def _timeline(records: Records) -> tuple[AuditRecord, ...]:
     try:
-        return tuple(record for record in read_records(records.audit_path) if record.event != "checkpoint")
+        return tuple(record for record in read_records(records.audit_path) if record.event != CHECKPOINT)
     except ConfigurationError:
         # The verdict of the log says what is wrong with it; the page is still worth having.
         return ()

@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 import msgspec
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import create_private_file
 from hsm_provision.ceremony import CeremonyFile, UserEntry
-from hsm_provision.private_files import create_private_file
 
 MAXIMUM_PASSWORD_BYTES = 1024
 

@@ -12,6 +12,7 @@ from hsm_msl.backend.pin import PinSource, pin_source
 from hsm_msl.backend.pkcs11.module import Module, load
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
+from hsm_msl.private_files import create_private_file
 from hsm_provision.apply import Applied, apply_plan, demand_agreed
 from hsm_provision.approvals import demand_approvals, read_approvals
 from hsm_provision.ceremony import CeremonyFile, read_ceremony
@@ -19,7 +20,6 @@ from hsm_provision.desired_keys import DesiredKey, desired_keys
 from hsm_provision.lifecycle import KeyOffice, create_first
 from hsm_provision.manifest import Manifest
 from hsm_provision.plan import CREATING, Plan, demand_applicable, make_plan
-from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import KeyProfile, read_profiles
 from hsm_provision.records import Progress, Records
 from hsm_provision.token.access import initialise_token, token_present

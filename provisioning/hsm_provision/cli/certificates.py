@@ -11,11 +11,11 @@ import typer
 from cryptography.hazmat.primitives import serialization
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import create_private_file
 from hsm_provision.certificates import Issuer, build_certificate, build_request, split_names
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
 from hsm_provision.cli.keys import LabelArgument
 from hsm_provision.errors import ExitCode
-from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.token.signing import sign_with
 from hsm_provision.workspace import Workspace

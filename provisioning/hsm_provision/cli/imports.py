@@ -9,11 +9,11 @@ import msgspec
 import typer
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import create_private_file
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import out
 from hsm_provision.errors import ExitCode
 from hsm_provision.key_material import read_material
-from hsm_provision.private_files import create_private_file
 from hsm_provision.profiles import read_profiles
 from hsm_provision.transport import seal as seal_key
 

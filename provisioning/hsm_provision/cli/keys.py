@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.private_files import replace_private_file
 from hsm_provision.approvals import Request, demand_approvals, read_approvals
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import (
@@ -34,7 +35,6 @@ from hsm_provision.lifecycle import (
     retire_version,
     stage_versions,
 )
-from hsm_provision.private_files import replace_private_file
 from hsm_provision.spoken import spoken
 from hsm_provision.token_verification import verify_token
 from hsm_provision.usage import read_usage

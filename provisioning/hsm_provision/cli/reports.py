@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from hsm_msl.private_files import create_private_file
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
 from hsm_provision.errors import ExitCode
-from hsm_provision.private_files import create_private_file
 from hsm_provision.report import make_report
 from hsm_provision.report_page import render
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from pkcs11 import KDF, MGF, Attribute, KeyType, Mechanism, ObjectClass
 
+from hsm_msl.audit.signatures import signature_fits
 from hsm_provision.check_values import ZERO_BLOCK
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.signatures import signature_fits
 from hsm_provision.token.access import token_errors
 from hsm_provision.token.signing import sign_by_handle
 
