@@ -1,8 +1,8 @@
 """One side of a dialog as a process that may be killed at any moment: its database and a spool directory remain.
 
-Usage: dialog_process.py ROLE URL SPOOL COUNT. The role ``a`` sends COUNT numbered messages, each in one transaction
-with a row of its own table; the role ``b`` takes messages, each batch in one transaction with its own table. Packets
-pass through files in the spool directory, named by whom they are for.
+Usage: dialog_process.py ROLE URL SPOOL COUNT ACK_MODE. The role ``a`` sends COUNT numbered messages, each in one
+transaction with a row of its own table; the role ``b`` takes messages, each batch in one transaction with its own
+table. Packets pass through files in the spool directory, named by whom they are for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POLICY = Policy(on_peer_shift=True, max_messages=7, max_peer_shifts=None)
 
 
 class Process:
-    def __init__(self, role: str, url: str, spool: Path, count: int) -> None:
+    def __init__(self, role: str, url: str, spool: Path, count: int, ack_mode: str) -> None:
         self.role, self.spool, self.count = role, spool, count
         self.database = Database(url)
         self.store = SqlDialogStore(self.database)
@@ -35,7 +35,7 @@ class Process:
         clock = Clock()
         self.me = Service(f"urn:test:{role}", 2, clock, store=self.store)
         self.peer = Service(f"urn:test:{self.other}", 2, clock)
-        self.me.bind(self.me.binding(self.peer, POLICY))
+        self.me.bind(self.me.binding(self.peer, POLICY, ack_mode=ack_mode))
         # Retransmission delays of seconds would make the test long; this clock runs fifty times as fast.
         started = clock.now - 60
         fast = lambda: started + (time.time() % 1e6) * 50  # noqa: E731  # one expression, used twice
@@ -97,4 +97,4 @@ class Process:
 
 
 if __name__ == "__main__":
-    Process(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])).run()
+    Process(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]).run()

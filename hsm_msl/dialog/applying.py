@@ -188,6 +188,7 @@ class Applying:
         if recovery and ahead:
             # The peer came back from a backup: what it sent beyond this point it no longer knows.
             self.finish()
+            state.ack_least = state.next_in
             self.window.forget(first)
             tx.drop_parked(state.dialog, state.side, first)
             state.in_max_seq = first - 1

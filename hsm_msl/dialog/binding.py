@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 from cryptography import x509
@@ -15,6 +16,8 @@ from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.suites import SUITES
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports.dialog_records import BindingRow
+
+AckMode = Literal["on_enqueue", "on_commit"]
 
 
 class PinnedCertificate(msgspec.Struct, frozen=True):
@@ -68,6 +71,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         suites: numbers of the allowed suites, the first one is used for sending.
         policy: the shift rules.
         max_body: largest message in bytes, either way.
+        ack_mode: when a received message is acknowledged: ``on_enqueue``, as soon as it is safe in this service's
+            store, or ``on_commit``, when the transaction in which the application took it has committed.
         url: where packets for the remote service go; empty when it is found otherwise.
         principal: who the remote service is to the application.
         enabled: whether anything may be exchanged.
@@ -83,6 +88,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     suites: tuple[int, ...] = (1,)
     policy: Policy = Policy()
     max_body: int = 16 * 1024 * 1024
+    ack_mode: AckMode = "on_enqueue"
     url: str = ""
     principal: str = ""
     enabled: bool = True

@@ -9,7 +9,7 @@ from hsm_msl.dialog.encoding import decode
 from hsm_msl.dialog.errors import PacketError
 from hsm_msl.dialog.inbound import InboundKeys
 from hsm_msl.dialog.lifecycle import Lifecycle
-from hsm_msl.dialog.names import KEPT_DIGESTS, Kind, Reason, State
+from hsm_msl.dialog.names import FINAL, KEPT_DIGESTS, Kind, Reason, State
 from hsm_msl.dialog.packet import Ext, parse_core
 from hsm_msl.dialog.sending import PLAIN
 from hsm_msl.dialog.session import Message
@@ -68,6 +68,9 @@ class Delivery:
             if generation - 1 > state.in_floor:
                 state.in_floor = generation - 1
                 tx.drop_inbound_dsks(dialog, side, generation)
+        if state.ack_on_commit and state.state not in FINAL:
+            state.ack_due = 1
+            state.attention_at = min(state.attention_at, now)
         if taken[-1].kind is Kind.ABORT:
             state.told = 1
             tx.drop_inbound_dsks(dialog, side, state.in_generation + 1)

@@ -7,6 +7,7 @@ from collections import Counter
 from hsm_msl.dialog.authenticating import Authenticator
 from hsm_msl.dialog.context import Caches, CacheSizes, Context
 from hsm_msl.dialog.delivery import Delivery
+from hsm_msl.dialog.errors import KeyUnusableError
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.inbound import InboundKeys
 from hsm_msl.dialog.lifecycle import Lifecycle
@@ -137,12 +138,26 @@ class DialogEngine:
         mirror.write(value)
         return restored
 
+    def _acknowledge(self, tx: DialogTransaction, state: EndpointRecord, outcome: Outcome, now: float) -> None:
+        """Tell the peer what the application has taken; where that fails, its next transmission asks again."""
+        state.ack_due = 0
+        try:
+            ack = self._sealer.system(tx, state, Kind.ACK, (), now)
+        except KeyUnusableError:
+            outcome.note("key_unusable", state.dialog)
+            return
+        if ack is not None:
+            outcome.outgoing.append(Outgoing(state.remote, ack))
+        self._lifecycle.close_when_done(tx, state, outcome, now)
+
     def _attend(self, tx: DialogTransaction, state: EndpointRecord, outcome: Outcome) -> None:
         now = self._lifecycle.now(state)
         binding = self.context.binding(tx, state.remote, now)
         if now >= state.expires_at:
             self._lifecycle.fail(tx, state, Reason.LIFETIME, outcome, now)
             return
+        if state.ack_due:
+            self._acknowledge(tx, state, outcome, now)
         if state.recovering == 1:
             self._sender.recover(tx, state, now)
         self._sender.flush(tx, state, outcome, now)

@@ -126,6 +126,8 @@ class Lifecycle:
         """Close a dialog that both sides ended and whose own end is acknowledged; keep the last acknowledgement."""
         if state.state in FINAL or not state.end_in or state.end_out < 1 or state.base_out <= state.end_out:
             return
+        if state.ack_on_commit and state.taken < state.end_in:
+            return  # the peer's end is not acknowledged before the application has taken it
         ack = self._last_word(tx, state, Kind.ACK, now, None)
         state.state = State.CLOSED
         self._bury(tx, state, ack, outcome)
@@ -138,6 +140,8 @@ class Lifecycle:
             times.append(state.clock_mark + QUEUE_RETRY)
         if state.recovering:
             times.append(state.probe_at)
+        if state.ack_due:
+            times.append(state.clock_mark)
         if policy is not None and policy.active and policy.peer_must_shift and state.in_generation:
             period = policy.peer_must_shift
             probe = max(state.probe_at, state.in_since + 0.75 * period)

@@ -173,6 +173,7 @@ class Receiver:
             self._lifecycle.fail(tx, state, Reason.LIFETIME, outcome, now)
             tx.save_endpoint(state)
             return
+        state.ack_on_commit = int(binding.ack_mode == "on_commit")
         if unusable:
             self._count_unusable(tx, state, outcome, now)
         work = Applying(self._context, self._lifecycle, tx, state, binding, outcome, now)

@@ -9,7 +9,8 @@ from hsm_msl.dialog.errors import DialogError
 from hsm_msl.dialog.inbound import InboundKeys
 from hsm_msl.dialog.names import ID_SIZE, Kind
 from hsm_msl.dialog.outbound import OutboundKeys
-from hsm_msl.dialog.packet import NO_TAG, Ack, Core, Ext, assemble, tag_input
+from hsm_msl.dialog.packet import NO_TAG, Core, Ext, assemble, tag_input
+from hsm_msl.dialog.sequence import acknowledgement
 from hsm_msl.dialog.session import SessionKey
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, OutboxRow
 
@@ -51,7 +52,7 @@ class Sealer:
             kek=session.kek_header if headers else None,
             dsk=session.header if headers else None,
             rewrap=session.rewrap if headers else None,
-            ack=Ack(state.next_in, ranges) if state.in_generation else None,
+            ack=acknowledgement(state, ranges),
             sent_at=int(now * 1000),
             attempt=row.attempts + 1,
             shift_ack=state.in_generation or None,
@@ -89,7 +90,7 @@ class Sealer:
         Raises as ``OutboundKeys.load`` and ``InboundKeys.find``.
         """
         ext = Ext(
-            ack=Ack(state.next_in, ranges) if state.in_generation else None,
+            ack=acknowledgement(state, ranges),
             shift_ack=state.in_generation or None,
             reason=reason,
             notice=notice,

@@ -7,7 +7,25 @@ from enum import Enum
 
 from hsm_msl.dialog.errors import PacketError
 from hsm_msl.dialog.names import MAX_RANGES, WINDOW_BYTES, WINDOW_MESSAGES
+from hsm_msl.dialog.packet import Ack
 from hsm_msl.ports.dialog_records import EndpointRecord, ParkedSlot
+
+
+def acknowledgement(state: EndpointRecord, ranges: tuple[tuple[int, int], ...]) -> Ack | None:
+    """Return what the peer may be told has arrived for good; None before its first message.
+
+    With ``ack_on_commit`` that is what the application has taken in a committed transaction: the peer keeps the rest,
+    so that neither a crash nor a restored database here loses it.
+
+    Args:
+        state: this side.
+        ranges: what arrived beyond the next expected message.
+    """
+    if not state.in_generation:
+        return None
+    if state.ack_on_commit:
+        return Ack(max(state.taken + 1, state.ack_least))
+    return Ack(state.next_in, ranges)
 
 
 class Placed(Enum):

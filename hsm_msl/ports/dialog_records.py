@@ -16,7 +16,9 @@ from typing import Protocol
 class EndpointRecord:
     """One side of one dialog; the engine changes a loaded copy and saves it in the same transaction.
 
-    Times are seconds since the Unix epoch; ``out`` is the direction this side sends, ``in`` the other one.
+    Times are seconds since the Unix epoch; ``out`` is the direction this side sends, ``in`` the other one. With
+    ``ack_on_commit`` the peer is told of what the application has taken, ``ack_due`` that it must be told, and
+    ``ack_least`` is what it was told in any case when it came back from a backup.
     """
 
     dialog: bytes
@@ -60,6 +62,9 @@ class EndpointRecord:
     key_failures: int = 0
     queued: int = 0
     probe_at: float = 0.0
+    ack_on_commit: int = 0
+    ack_due: int = 0
+    ack_least: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,7 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
         suites=section.suites,
         policy=section.policy,
         max_body=section.max_body,
+        ack_mode=section.ack_mode,
         url=section.url,
         principal=section.principal,
         enabled=section.enabled,

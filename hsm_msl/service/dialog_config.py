@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from hsm_msl.dialog.binding import AckMode
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.sections import Name, Section
@@ -111,6 +112,7 @@ class BindingSection(Section, frozen=True, kw_only=True):
     suites: tuple[_Suite, ...] = (2,)
     policy: Policy = Policy()
     max_body: Annotated[int, msgspec.Meta(ge=1)] = 16 * 1024 * 1024
+    ack_mode: AckMode = "on_enqueue"
     principal: str = ""
     enabled: bool = True
     allow_dual_use: bool = False

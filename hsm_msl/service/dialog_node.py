@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -78,6 +79,7 @@ class DialogNode:
         self._observer = observer or _log
         self._pool = ThreadPoolExecutor(threads, "dialog")
         self._outgoing = asyncio.Event()
+        self._timers = asyncio.Event()
         self._incoming = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._flights: set[asyncio.Task[None]] = set()
@@ -156,8 +158,9 @@ class DialogNode:
         return result
 
     def wake(self) -> None:
-        """Look at the outbox now: the application committed a transaction of its own. Call in the node's loop."""
+        """Look at outbox and timers now: the application committed its own transaction. Call in the node's loop."""
         self._outgoing.set()
+        self._timers.set()
 
     async def finish(self, outcome: Outcome) -> None:
         """Send and report what a call that took an ``Outcome`` left in it, after its transaction."""
@@ -199,8 +202,11 @@ class DialogNode:
                     elapsed = 0.0
             except HsmMslError as error:
                 _LOG.warning("timers wait: %s", error)
-            await asyncio.sleep(TICK)
-            elapsed += TICK
+            started = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._timers.wait(), TICK)
+            self._timers.clear()
+            elapsed += time.monotonic() - started
 
     async def _renew(self) -> None:
         if self._mirror is None:
@@ -291,11 +297,18 @@ class Dialog:
             found = await self._node.transact(lambda tx: engine.look(tx, self.identifier, self.side, BATCH))
             for message in found:
                 yield message
-                await self._node.transact(lambda tx: engine.take(tx, self.identifier, self.side, 1))
+                if await self._node.transact(self._taken):
+                    self._node.wake()
                 if message.kind is not Kind.APP:
                     return
             if not found:
                 await self._node.arrival(TICK)
+
+    def _taken(self, tx: DialogTransaction) -> bool:
+        """Take one message and tell whether the peer waits to hear of it."""
+        self._node.engine.take(tx, self.identifier, self.side, 1)
+        state = tx.endpoint(self.identifier, self.side, lock=False)
+        return state is not None and bool(state.ack_due)
 
     async def shift(self) -> None:
         """Shift the own session key now. Raises ShiftTooSoonError, UsageError, as ``send``."""

@@ -80,7 +80,7 @@ def show_endpoint(tx: DialogTransaction, state: EndpointRecord) -> Lines:
         yield "waiting to be sealed", str(state.queued)
     yield "receiving:", ""
     yield "next message", str(state.next_in)
-    yield "taken up to", str(state.taken)
+    yield "taken up to", str(state.taken) + (", acknowledged only then" if state.ack_on_commit else "")
     yield "parked fragments", str(state.parked)
     yield "generation", str(state.in_generation)
     shifts = tx.shifts(state.dialog, state.side)

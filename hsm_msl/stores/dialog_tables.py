@@ -23,7 +23,7 @@ from sqlalchemy import (
 from hsm_msl.stores.sql import Database
 from hsm_msl.stores.text import NameText
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raised with every change of the tables; a database in another version is refused, not guessed at."""
 
 METADATA = MetaData()
@@ -94,6 +94,9 @@ ENDPOINT = Table(
     _number("key_failures"),
     _number("queued"),
     _time("probe_at"),
+    _number("ack_on_commit"),
+    _number("ack_due"),
+    _number("ack_least"),
     sqlite_with_rowid=False,
 )
 E_ = ENDPOINT.c

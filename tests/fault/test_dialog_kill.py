@@ -20,9 +20,9 @@ COUNT = 400
 KILLS = 12
 
 
-def start(role: str, url: str, spool: Path) -> subprocess.Popen[bytes]:
+def start(role: str, url: str, spool: Path, ack_mode: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-P", str(TESTS / "dialog_process.py"), role, url, str(spool), str(COUNT)],
+        [sys.executable, "-P", str(TESTS / "dialog_process.py"), role, url, str(spool), str(COUNT), ack_mode],
         env={"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "PATH": os.environ.get("PATH", "")},
         stderr=subprocess.PIPE,
     )
@@ -36,8 +36,10 @@ def rows(database: Database) -> list[int]:
         return list(connection.execute(text("SELECT n FROM work ORDER BY n")).scalars())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_kill_9_of_both_sides_at_any_moment(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "ack_mode"), [*((kind, "on_enqueue") for kind in KINDS), ("sqlite", "on_commit")])
+def test_kill_9_of_both_sides_at_any_moment(
+    kind: str, ack_mode: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     if kind == "postgresql":
         cluster = request.getfixturevalue("postgres_cluster")
         urls = {role: cluster.create_database().replace("+psycopg", "") for role in "ab"}
@@ -45,7 +47,7 @@ def test_kill_9_of_both_sides_at_any_moment(kind: str, request: pytest.FixtureRe
         urls = {role: f"sqlite:///{tmp_path / role}.db" for role in "ab"}
     spool = tmp_path / "spool"
     spool.mkdir()
-    processes = {role: start(role, url, spool) for role, url in urls.items()}
+    processes = {role: start(role, url, spool, ack_mode) for role, url in urls.items()}
     databases = {role: Database(url) for role, url in urls.items()}
     chance = random.Random(5)
     kills = 0
@@ -61,7 +63,7 @@ def test_kill_9_of_both_sides_at_any_moment(kind: str, request: pytest.FixtureRe
             if kills < KILLS:
                 processes[role].kill()
                 processes[role].communicate()
-                processes[role] = start(role, urls[role], spool)
+                processes[role] = start(role, urls[role], spool, ack_mode)
                 kills += 1
             elif len(rows(databases["b"])) == COUNT:
                 break

@@ -39,8 +39,9 @@ class TwoEndpoints(RuleBasedStateMachine):
         other=POLICIES,
         sizes=st.sampled_from([None, CacheSizes(0, 0, 0), CacheSizes(1, 2, 1)]),
         seed=st.integers(0, 1000),
+        ack_mode=st.sampled_from(["on_enqueue", "on_commit"]),
     )
-    def start(self, policy: Policy, other: Policy, sizes: CacheSizes | None, seed: int) -> None:
+    def start(self, policy: Policy, other: Policy, sizes: CacheSizes | None, seed: int, ack_mode: str) -> None:
         one, two = self.stores()
         self.world = World(
             suite=2,
@@ -52,6 +53,7 @@ class TwoEndpoints(RuleBasedStateMachine):
             target_store=two,
         )
         self.services = (self.world.a, self.world.b)
+        self.world.b.bind(self.world.b.binding(self.world.a, other, ack_mode=ack_mode))
         self.dialog = self.world.a.begin(self.world.b, 10 * 86400)
         self.network: tuple[list[bytes], list[bytes]] = ([], [])
         self.sent: tuple[list[bytes], list[bytes]] = ([], [])
