@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -12,13 +11,14 @@ from typing import Any, NoReturn
 import orjson
 
 from hsm_msl.errors import ErrorCode, MslError
-from hsm_msl.wire.limits import MAX_NESTING, MAX_OBJECT_BYTES
+from hsm_msl.wire.limits import MAX_NESTING, MAX_OBJECT_BYTES, MAX_VALUES
 
 _OPENING_BRACE = 0x7B
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _SHORT_TEXT = 16384
 _SHORTEST_FRACTION = 3  # "1e9"; also at most the length of null
-_SURROGATE_PAIR = re.compile(rb"\xed([\xa0-\xaf][\x80-\xbf])\xed([\xb0-\xbf][\x80-\xbf])")
+_SURROGATE = 0xED
+_SEPARATORS = b",{["
 
 
 def encode(value: Mapping[str, object]) -> bytes:
@@ -86,7 +86,7 @@ def decode(data: bytes, error: ErrorCode = ErrorCode.MSL_PARSE_ERROR) -> dict[st
 
     Raises:
         MslError: ``error`` for anything but one well-formed object without duplicate keys within the limits on
-            size and nesting.
+            size, nesting and number of values.
 
     Source: msl-wire section 2.4. CESU-8 surrogate pairs, which JavaScript peers write, are read as the character
     they mean; any other malformed UTF-8 is refused.
@@ -95,9 +95,12 @@ def decode(data: bytes, error: ErrorCode = ErrorCode.MSL_PARSE_ERROR) -> dict[st
         _refuse(error, "not a JSON object")
     if len(data) > MAX_OBJECT_BYTES:
         _refuse(error, "object too large")
+    # Base64 holds none of these, so an honest object has few however long it is.
+    if len(data) > MAX_VALUES and sum(map(data.count, _SEPARATORS)) > MAX_VALUES:
+        _refuse(error, "too many values")
     value = _loads(data)
-    if value is None:
-        data = _SURROGATE_PAIR.sub(_paired, data)
+    if value is None and _SURROGATE in data:
+        data = _paired(data)
         value = _loads(data)
     if value is None:
         _refuse(error, "malformed JSON")
@@ -202,11 +205,13 @@ def _require_unique_keys(data: bytes, error: ErrorCode) -> None:
     json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_int=len, parse_float=len)
 
 
-def _paired(match: re.Match[bytes]) -> bytes:
-    """Return the four bytes of the character whose surrogates were written one by one."""
-    return (
-        match[0].decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16").encode("utf-8")
-    )
+def _paired(data: bytes) -> bytes:
+    """Write characters whose surrogates were encoded one by one as UTF-8 has it; give back what stays malformed."""
+    with suppress(UnicodeError):
+        return (
+            data.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16").encode("utf-8")
+        )
+    return data
 
 
 def _clean_object(value: Mapping[str, object], depth: int) -> dict[str, object]:

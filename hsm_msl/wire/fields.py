@@ -34,8 +34,8 @@ def optional_string(obj: _Object, name: str, error: ErrorCode = _PARSE) -> str |
 def integer(obj: _Object, name: str, error: ErrorCode = _PARSE) -> int:
     """Return a mandatory whole number.
 
-    A fraction is cut off, as every stack does; what a double does not hold exactly, or 64 bits do not hold at all,
-    is refused. A boolean or a number in quotes is no number.
+    A fraction is cut off, as every stack does. What 64 bits do not hold becomes the nearest that they do, so that a
+    number far out of its range is told from what is no number. A boolean or a number in quotes is none.
 
     Args:
         obj: the decoded object.
@@ -46,15 +46,13 @@ def integer(obj: _Object, name: str, error: ErrorCode = _PARSE) -> int:
         The number, within 64 signed bits; ``ranged`` checks protocol numbers.
 
     Raises:
-        MslError: ``error`` when the member is absent or not such a number.
+        MslError: ``error`` when the member is absent or not a number.
 
     Source: msl-wire section 2.4.
     """
     value = obj.get(name)
-    if type(value) is int and _MIN_INTEGER <= value <= _MAX_INTEGER:
-        return value
-    if type(value) is float and -MAX_LONG <= value <= MAX_LONG:
-        return int(value)
+    if type(value) is int or type(value) is float:
+        return int(min(max(value, _MIN_INTEGER), _MAX_INTEGER))
     raise _refused(name, "an integer", value, error)
 
 

@@ -16,6 +16,9 @@ MAX_OBJECT_BYTES: Final = 10 * 1024 * 1024
 MAX_NESTING: Final = 32
 """Nested objects and arrays. Protocol objects need five levels; the rest is room for issuer data."""
 
+MAX_VALUES: Final = 100_000
+"""Commas, braces and brackets of one object. Hundreds occur; each value costs memory before anything is verified."""
+
 MAX_EMITTED_NESTING: Final = 6
 """Nesting that the C++ reader still accepts (section 13): what this side emits stays within it."""
 
