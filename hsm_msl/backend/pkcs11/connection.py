@@ -12,6 +12,7 @@ import pkcs11
 from pkcs11 import Attribute, Mechanism
 from pkcs11.exceptions import PKCS11Error
 
+from hsm_msl.backend.operations import Operations
 from hsm_msl.backend.pin import PinSource
 from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
@@ -110,6 +111,7 @@ class Connection:
         sessions: the most sessions for calls; None takes the profile's number.
         wait_seconds: how long a call waits for a session.
         observer: hears of recoveries and outages.
+        operations: counts the calls.
         monotonic: seconds that never run backwards.
 
     Raises:
@@ -127,11 +129,13 @@ class Connection:
         sessions: int | None = None,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         observer: RecoveryObserver | None = None,
+        operations: Operations | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.module = module
         self.selector = selector
         self.profile = profile
+        self.operations = Operations() if operations is None else operations
         token = selector.find(module)
         # A token without criteria must stay the same one after a reload.
         self._generation = module.generation

@@ -40,6 +40,13 @@ _REFUSING_FLAGS: dict[User, tuple[tuple[TokenFlag, str], ...]] = {
     ),
 }
 
+PIN_FLAGS = tuple(
+    flag
+    for flag in TokenFlag
+    if str(flag.name).endswith(("_PIN_COUNT_LOW", "_PIN_FINAL_TRY", "_PIN_LOCKED", "_PIN_TO_BE_CHANGED"))
+)
+"""What a token says about wrong PINs, and about those that must be changed."""
+
 
 class Login:
     """The login of this process on one token.

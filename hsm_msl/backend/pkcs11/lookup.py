@@ -98,7 +98,9 @@ class TokenObject(PooledTarget):
         check: Callable[[Handle], bytes],
         admit: Callable[[Handle, KeyName], None],
     ) -> None:
-        super().__init__(connection, f"using {name} on token {connection.name!r}")
+        super().__init__(
+            connection, f"using {name} on token {connection.name!r}", connection.operations.of_key(name.label)
+        )
         self._check = check
         self._admit = admit
         self._fingerprint: Fingerprint | None = None

@@ -100,6 +100,11 @@ class Recovery:
         name: the token, for messages.
         monotonic: seconds that never run backwards.
         observer: hears of transitions.
+
+    Attributes:
+        counts: how often each stage brought something back.
+        outages: how often the breaker opened.
+        returns: how often it closed again.
     """
 
     def __init__(
@@ -120,6 +125,8 @@ class Recovery:
         self._restored_at = monotonic()
         self._used_at = dict.fromkeys(Stage, float("-inf"))
         self.counts = dict.fromkeys(Stage, 0)
+        self.outages = 0
+        self.returns = 0
 
     @property
     def available(self) -> bool:
@@ -143,6 +150,7 @@ class Recovery:
                 self._restore(Stage.RELOAD if self._connection.forked else Stage.LOGIN)
                 self._reason = None
                 self._restored_at = self._clock()
+                self.returns += 1
                 self._observer.in_service()
         except BackendError as error:
             self._trip(error)
@@ -224,4 +232,5 @@ class Recovery:
         self._reason = error
         self._connection.suspend()
         if not known:
+            self.outages += 1
             self._observer.out_of_service(str(error))

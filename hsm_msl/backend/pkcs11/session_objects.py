@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any, TypeVar
 
 from pkcs11.exceptions import PKCS11Error
 
+from hsm_msl.backend.operations import SESSION
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import RECOVERABLE, Connection
 from hsm_msl.backend.pkcs11.errors import code_of, fault_of
 from hsm_msl.backend.pkcs11.homes import Home
-from hsm_msl.backend.pkcs11.lookup import nothing
 from hsm_msl.backend.pkcs11.sessions import Lease
 from hsm_msl.backend.pkcs11.targets import SESSION_GONE, explain
 from hsm_msl.errors import BackendUnavailableError, UsageError
@@ -47,6 +48,7 @@ class SessionObject:
         "_lasting",
         "_lease",
         "_make",
+        "_meter",
         "doing",
         "uses",
     )
@@ -66,10 +68,11 @@ class SessionObject:
         self._connection = connection
         self._home = home
         self._make = make
+        self._meter = connection.operations.of_use(SESSION)
         self._lasting = True
         self.doing = doing
         self.uses = 0
-        self.call(nothing)
+        self.call(_made)
         self._lasting = lasting
 
     @property
@@ -97,6 +100,16 @@ class SessionObject:
             DataRejectedError: the input was refused.
             UsageError: the key was closed.
         """
+        started = perf_counter_ns()
+        try:
+            result = self._call(operation, arguments)
+        except BaseException as error:
+            self._meter.failed(operation, perf_counter_ns() - started, error)
+            raise
+        self._meter.add(operation, perf_counter_ns() - started)
+        return result
+
+    def _call(self, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         epoch = self._connection.epoch
         try:
             return self.attempt(operation, arguments)
@@ -180,3 +193,7 @@ class SessionObject:
 
     def __repr__(self) -> str:
         return f"SessionObject({self.doing})"
+
+
+def _made(handle: Handle) -> None:
+    """Do nothing with a handle: making it was the point."""

@@ -199,6 +199,16 @@ class SessionPool:
         """How many sessions are open, lent or not."""
         return self._count
 
+    @property
+    def idle_sessions(self) -> int:
+        """How many of them are not lent."""
+        return min(self._count, len(self._free))
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for one."""
+        return self._waiting
+
     def _forget(self) -> None:
         # Their numbers may already mean other sessions, so they are not closed.
         self._free.clear()

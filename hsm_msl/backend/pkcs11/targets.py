@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any, TypeVar
 
 import pkcs11
 from pkcs11.exceptions import PKCS11Error
 
+from hsm_msl.backend.operations import TOTAL, Meter
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import RECOVERABLE, Connection
 from hsm_msl.backend.pkcs11.errors import code_of, fault_of
@@ -27,12 +29,15 @@ class PooledTarget(ABC):
     Args:
         connection: the token.
         doing: what a call is, for messages.
+        meter: counts the calls.
     """
 
-    __slots__ = ("_connection", "_pool", "_serial", "doing", "uses")
+    __slots__ = ("_answered", "_connection", "_meter", "_pool", "_serial", "doing", "uses")
 
-    def __init__(self, connection: Connection, doing: str) -> None:
+    def __init__(self, connection: Connection, doing: str, meter: Meter) -> None:
         self._connection = connection
+        self._meter = meter
+        self._answered = meter.answered
         self._pool = connection.pool
         self._serial = connection.profile.one_call
         self.doing = doing
@@ -61,8 +66,21 @@ class PooledTarget(ABC):
             BackendError: see ``errors.translate``.
             DataRejectedError: the input was refused.
         """
-        if self._serial:
-            return self._call_alone(operation, arguments)
+        started = perf_counter_ns()
+        try:
+            result = self._call_alone(operation, arguments) if self._serial else self._call(operation, arguments)
+        except BaseException as error:
+            self._meter.failed(operation, perf_counter_ns() - started, error)
+            raise
+        latency = self._answered.get(operation)
+        if latency is None:
+            latency = self._meter.begin(operation)
+        elapsed = perf_counter_ns() - started
+        latency[elapsed.bit_length()] += 1  # ``operations.add``, without the call
+        latency[TOTAL] += elapsed
+        return result
+
+    def _call(self, operation: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         pool = self._pool
         try:
             lease = pool.take()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import KeyType, MechanismFlag
 
+from hsm_msl.backend.operations import OTHER, Operations
 from hsm_msl.backend.pin import PinSource
 from hsm_msl.backend.pkcs11 import aes, mac, policy, session_keys
 from hsm_msl.backend.pkcs11.aes import TokenAesKey
@@ -15,6 +16,7 @@ from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import Connection, TokenSelector
 from hsm_msl.backend.pkcs11.decryption import TokenDecryptionKey
 from hsm_msl.backend.pkcs11.exchange import TokenExchangeKeys, TokenUnwrappingKey
+from hsm_msl.backend.pkcs11.login import PIN_FLAGS
 from hsm_msl.backend.pkcs11.lookup import KeyName, TokenObject
 from hsm_msl.backend.pkcs11.mac import TokenMacKey
 from hsm_msl.backend.pkcs11.module import Module
@@ -28,6 +30,7 @@ from hsm_msl.backend.pkcs11.signing import TokenSigningKey
 from hsm_msl.backend.pkcs11.targets import AnySession
 from hsm_msl.backend.pkcs11.vendors import GENERIC, VendorProfile
 from hsm_msl.backend.pkcs11.wrapping import TokenWrappingKey
+from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.errors import UsageError
 from hsm_msl.ports import MacAlgorithm
 
@@ -43,6 +46,7 @@ def open_token(
     sessions: int | None = None,
     wait_seconds: float = DEFAULT_WAIT_SECONDS,
     observer: RecoveryObserver | None = None,
+    operations: Operations | None = None,
 ) -> Token:
     """Log in to a token.
 
@@ -54,6 +58,7 @@ def open_token(
         sessions: the most sessions for calls; None takes the profile's number.
         wait_seconds: how long a call waits for a free session.
         observer: hears of recoveries and outages.
+        operations: counts the calls.
 
     Returns:
         The token; one per process and token.
@@ -63,7 +68,16 @@ def open_token(
         BackendUnavailableError: the token gives no answer.
     """
     return Token(
-        Connection(module, selector, pin, profile, sessions=sessions, wait_seconds=wait_seconds, observer=observer)
+        Connection(
+            module,
+            selector,
+            pin,
+            profile,
+            sessions=sessions,
+            wait_seconds=wait_seconds,
+            observer=observer,
+            operations=operations,
+        )
     )
 
 
@@ -86,7 +100,11 @@ class Token:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._random = AnySession(connection, f"drawing random bytes from token {connection.name!r}")
+        self._random = AnySession(
+            connection,
+            f"drawing random bytes from token {connection.name!r}",
+            connection.operations.of_use(OTHER),
+        )
 
     @property
     def name(self) -> str:
@@ -239,6 +257,29 @@ class Token:
         """Return the names of what the token does right, vendors' own as numbers."""
         return frozenset(getattr(item, "name", hex(item)) for item in self.connection.mechanisms)
 
+    def status(self) -> TokenStatus:
+        """Return how the token is, without asking it."""
+        connection = self.connection
+        recovery, pool = connection.recovery, connection.pool
+        idle = pool.idle_sessions
+        return TokenStatus(
+            up=recovery.available,
+            outages=recovery.outages,
+            returns=recovery.returns,
+            reconnects={stage.value: count for stage, count in recovery.counts.items()},
+            sessions={"busy": pool.open_sessions - idle, "idle": idle, "waiting": pool.waiting},
+            operations=connection.operations,
+        )
+
+    def pin_flags(self) -> frozenset[str]:
+        """Return the names of the token's flags about PINs that are set now.
+
+        Raises:
+            BackendUnavailableError: the token gives no answer.
+        """
+        flags = self._random.call(_token_flags)
+        return frozenset(str(flag.name).lower() for flag in PIN_FLAGS if flags & flag)
+
     def close(self) -> None:
         """Log out. Every handle of this token, in the whole process, stops working."""
         self.connection.close()
@@ -271,3 +312,7 @@ class Token:
 def _random(session: Handle, bits: int) -> bytes:
     result: bytes = session.generate_random(bits)
     return result
+
+
+def _token_flags(session: Handle) -> int:
+    return int(session.token.slot.get_token().flags)
