@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hsm_msl.errors import HsmMslError, UsageError
+from hsm_msl.errors import ErrorCode, HsmMslError, UsageError
 from hsm_msl.msl.message.header import MessageHeader
 from hsm_msl.msl.response import NO_REQUIREMENTS, Requirements
 from hsm_msl.msl.tokens.service_token import ServiceToken
@@ -64,6 +64,20 @@ class RejectedError(HsmMslError):
             raise UsageError("a rejection is of an entity or a user")
         super().__init__(message or f"{subject} rejected")
         self.subject = subject
+
+
+_REJECTIONS = {
+    ("entity", True): ErrorCode.MASTERTOKEN_REJECTED_BY_APP,
+    ("entity", False): ErrorCode.ENTITY_REJECTED_BY_APP,
+    ("user", True): ErrorCode.USERIDTOKEN_REJECTED_BY_APP,
+    ("user", False): ErrorCode.USER_REJECTED_BY_APP,
+}
+
+
+def rejection_code(error: RejectedError, header: MessageHeader | None) -> ErrorCode:
+    """Return how a rejection is told: of the token that stands for the subject, or of the subject itself."""
+    tokens = None if header is None else (header.master_token, header.user_id_token)
+    return _REJECTIONS[error.subject, tokens is not None and tokens[error.subject == "user"] is not None]
 
 
 def request_of(header: MessageHeader, payload: bytes) -> Request:

@@ -6,8 +6,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hsm_msl.errors import MslError
 from hsm_msl.msl.context import MslContext
-from hsm_msl.msl.conversation import Receive
+from hsm_msl.msl.conversation import Deliver, Receive
 from hsm_msl.msl.keyx.base import PendingKeyRequest
 from hsm_msl.msl.message.decode import SessionLookup
 from hsm_msl.msl.message.error_header import ErrorHeader
@@ -22,7 +23,7 @@ class Received:
 
     Attributes:
         header: its header; ``identity`` and ``user`` say whom it speaks for.
-        payload: the application data.
+        payload: the application data; empty where it is read or delivered in pieces.
     """
 
     header: MessageHeader
@@ -30,42 +31,63 @@ class Received:
 
 
 class _Objects(Tokenizer):
-    """A tokenizer that can leave out chunks nobody waits for.
+    """A tokenizer that can leave out the chunks nobody reads, and look ahead to the next header.
 
     A handshake's answer carries no data. Some peers send no chunk then, others an empty one, so that it cannot be
     waited for and has to be left out when the next header is looked for.
     """
 
-    __slots__ = ("skipping",)
+    __slots__ = ("_ahead", "skipping")
 
     def __init__(self) -> None:
         super().__init__()
         self.skipping = False
+        self._ahead: dict[str, Any] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing more can be read, because no object boundary is known any more."""
+        return self._failure is not None
 
     def next_object(self) -> dict[str, Any] | None:
-        value = super().next_object()
+        value, self._ahead = self._ahead, None
+        if value is None:
+            value = super().next_object()
         while self.skipping and value is not None and "payload" in value:
             value = super().next_object()
         if value is not None:
             self.skipping = False
         return value
 
+    def look_ahead(self) -> bool:
+        """Tell whether the next object has arrived. Raises as ``next_object``."""
+        self._ahead = self.next_object()
+        return self._ahead is not None
+
 
 class MessageStream:
     """What arrives on a connection, message by message (msl-engine section 12).
+
+    A message may be left before its end: what remains of it is passed over on the way to the next header.
 
     Args:
         context: this entity.
         sessions: contexts of master tokens issued by others; an issuing entity gives none.
     """
 
-    __slots__ = ("_context", "_ended", "_objects", "_sessions")
+    __slots__ = ("_context", "_ended", "_objects", "_reading", "_sessions")
 
     def __init__(self, context: MslContext, sessions: SessionLookup | None = None) -> None:
         self._context = context
         self._sessions = sessions
         self._objects = _Objects()
         self._ended = False
+        self._reading: MessageReader | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether no further message can be read."""
+        return self._ended or self._objects.failed
 
     def reader(self, pending: Sequence[PendingKeyRequest] = ()) -> MessageReader:
         """Return what reads the next message.
@@ -77,12 +99,19 @@ class MessageStream:
 
     def at_end(self) -> Generator[Receive, bytes | None, bool]:
         """Tell whether the other side has closed the stream between two messages."""
-        while not self._objects.pending and not self._ended:
-            yield from self._more()
-        return self._ended and not self._objects.pending
+        self._leave()
+        try:
+            while not self._objects.look_ahead() and not self._ended:
+                yield from self._more()
+            return self._ended and not (self._objects.look_ahead() or self._objects.pending)
+        except MslError:
+            # Whoever reads the header gets to hear of it.
+            return False
 
     def header(self, reader: MessageReader) -> Generator[Receive, bytes | None, MessageHeader | ErrorHeader]:
         """Read the header. Raises as ``MessageReader.header``."""
+        self._leave()
+        self._reading = reader
         while True:
             if self._ended:
                 reader.end_input()
@@ -91,22 +120,40 @@ class MessageStream:
                 return header
             yield from self._more()
 
-    def payload(self, reader: MessageReader) -> Generator[Receive, bytes | None, bytes]:
-        """Read the payload to its end. Raises as ``MessageReader.chunk``."""
-        parts = []
+    def reads(self, reader: MessageReader) -> bool:
+        """Tell whether this is the message being read, rather than one that was left."""
+        return self._reading is reader
+
+    def piece(self, reader: MessageReader) -> Generator[Receive, bytes | None, bytes]:
+        """Read on in the payload; empty bytes at its end. Raises as ``MessageReader.chunk``."""
         while not reader.finished:
             if self._ended:
                 reader.end_input()
             data = reader.chunk()
-            if data is not None:
-                parts.append(data)
-            elif not reader.finished:
+            if data:
+                return data
+            if data is None and not reader.finished:
                 yield from self._more()
+        return b""
+
+    def payload(self, reader: MessageReader) -> Generator[Receive, bytes | None, bytes]:
+        """Read the payload to its end. Raises as ``MessageReader.chunk``."""
+        parts = []
+        while piece := (yield from self.piece(reader)):
+            parts.append(piece)
         return b"".join(parts)
 
-    def skip_payload(self) -> None:
-        """Leave the chunks of the message read last where they are, if there are any."""
-        self._objects.skipping = True
+    def deliver(
+        self, reader: MessageReader, header: MessageHeader
+    ) -> Generator[Receive | Deliver, bytes | None, None]:
+        """Hand over the payload piece by piece. Raises as ``MessageReader.chunk``."""
+        while piece := (yield from self.piece(reader)):
+            yield Deliver(header, piece)
+
+    def _leave(self) -> None:
+        if self._reading is not None:
+            self._objects.skipping = not self._reading.finished
+            self._reading = None
 
     def _more(self) -> Generator[Receive, bytes | None, None]:
         data = yield Receive()

@@ -1,18 +1,20 @@
 """Peer-to-peer: two entities that issue tokens for each other, over one connection (msl-engine section 11).
 
 Every operation is a conversation like the client's: it yields ``Transmit``, ``Receive`` and ``Wait`` steps, and the
-driver moves bytes over the one connection. A connection does one thing at a time, in turn with the other end.
+driver moves bytes over the one connection. A connection does one thing at a time, in turn with the other end; only
+``read`` may go on while the answer is being transmitted, so that one message can be made of the other as it comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hsm_msl.errors import BackendError, ErrorCode, MslError, StoreError, TruncatedMessageError, UsageError
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import (
+    Deliver,
     EntitySource,
     ErrorResponseError,
     KeyRequestSource,
@@ -90,6 +92,9 @@ class PeerConnection:
         self._builder = PeerMessageBuilder(context, self._issuer, state, self._chooser, key_requests, chunk_bytes)
         # Whoever sends us something uses a master token of ours, so nothing else is looked up.
         self._stream = MessageStream(context)
+        self._reader: MessageReader | None = None
+        self._first = b""
+        self._transmitting = False
         self._held = PeerTokens() if held is None else held
 
     @property
@@ -97,11 +102,38 @@ class PeerConnection:
         """What the peer holds of ours, for the next connection."""
         return self._held
 
+    @property
+    def lost(self) -> bool:
+        """Whether no further message can be read on this connection."""
+        return self._stream.lost
+
     def request(self, message: Message) -> Generator[Steps, bytes | None, Received]:
-        """Send a message and receive its reply.
+        """Send a message and receive its reply as a whole. Raises as ``stream``."""
+        conversation = self.stream(message)
+        parts: list[bytes] = []
+        data: bytes | None = None
+        try:
+            while True:
+                step = conversation.send(data)
+                data = None
+                if isinstance(step, Deliver):
+                    parts.append(step.data)
+                else:
+                    data = yield step
+        except StopIteration as done:
+            received: Received = done.value
+            return replace(received, payload=b"".join(parts))
+        finally:
+            # Also when the driver gives up in the middle: the renewal lock must be let go.
+            conversation.close()
+
+    def stream(self, message: Message) -> Generator[Steps | Deliver, bytes | None, Received]:
+        """Send a message and receive its reply piece by piece.
+
+        The reply may begin while the message is still being transmitted.
 
         Returns:
-            The reply.
+            The reply; its data was delivered.
 
         Raises:
             ErrorResponseError: the peer's error stands.
@@ -123,22 +155,35 @@ class PeerConnection:
             plan, answering = self._next(reply), reply
             if turn.sent.handshake:
                 # The answer to a handshake carries no data; ours goes out now.
-                self._stream.skip_payload()
                 continue
             if reply.handshake:
                 # The peer cannot send its data yet: bring its keys and wait once more.
                 current = BARE
                 continue
-            payload = yield from self._stream.payload(turn.reader)
+            yield from self._stream.deliver(turn.reader, reply)
             if must_be_answered(reply):
                 yield from self._turn(BARE, plan, answering, renew=False, awaits=False)
-            return Received(reply, payload)
+            return Received(reply)
         if failure is None:
             raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
         raise ErrorResponseError(failure)
 
     def receive(self) -> Generator[Steps, bytes | None, Received | None]:
-        """Receive a message; handshakes are answered on the way.
+        """Receive a message as a whole; handshakes are answered on the way. Raises as ``accept`` and ``read``.
+
+        Returns:
+            The message, to be answered with ``respond``, or None when the peer has closed the connection.
+        """
+        message = yield from self.accept()
+        if message is None:
+            return None
+        parts = []
+        while piece := (yield from self.read()):
+            parts.append(piece)
+        return replace(message, payload=b"".join(parts))
+
+    def accept(self) -> Generator[Steps, bytes | None, Received | None]:
+        """Receive the beginning of a message, whose payload ``read`` gives; handshakes are answered on the way.
 
         Returns:
             The message, to be answered with ``respond``, or None when the peer has closed the connection.
@@ -152,20 +197,46 @@ class PeerConnection:
             return None
         reader = self._stream.reader()
         try:
-            header = yield from self._stream.header(reader)
-            if isinstance(header, ErrorHeader):
-                raise ErrorResponseError(header)
-            self._accept(BARE, None, header)
-            payload = b""
-            if not header.handshake:
-                payload = yield from self._stream.payload(reader)
+            received = yield from self._stream.header(reader)
+            if isinstance(received, ErrorHeader):
+                raise ErrorResponseError(received)
+            self._accept(BARE, None, received)
         except (MslError, TruncatedMessageError, BackendError, StoreError) as error:
-            self._stream.skip_payload()
             yield self._refusal(reader.message_id, error)
             raise
-        if not _is_handshake(header, reader, payload):
-            return Received(header, payload)
-        return (yield from self._after_handshake(header))
+        for _ in range((MAX_MESSAGES - 1) // 2):
+            if not (yield from self._begin(reader, received)):
+                # The application's to answer, whatever keys and tokens it asks for besides: an answer of our own
+                # would take the message ID of the application's (msl-engine section 11).
+                return Received(received)
+            turn = yield from self._turn(BARE, self._next(received), received, tells=True)
+            if isinstance(turn.reply, ErrorHeader):
+                raise ErrorResponseError(turn.reply)
+            reader, received = turn.reader, _message(turn)
+        raise MslError(ErrorCode.HANDSHAKE_DATA_MISSING, "handshakes without end")
+
+    def read(self) -> Generator[Steps, bytes | None, bytes]:
+        """Return the next piece of the message accepted last, or empty bytes at its end.
+
+        Raises:
+            MslError, TruncatedMessageError: the rest is refused. The peer was told so, unless an answer was being
+                transmitted, which must be cut short then.
+            BackendError: a key operation did not happen; likewise.
+            UsageError: the peer's next message was looked for meanwhile, as an answer does that has to wait for keys
+                or is sent again. Such an answer must not be made of what is still to be read.
+        """
+        first, self._first = self._first, b""
+        reader = self._reader
+        if first or reader is None or reader.finished:
+            return first
+        if not self._stream.reads(reader):
+            raise UsageError("what was left of the message has been passed over")
+        try:
+            return (yield from self._stream.piece(reader))
+        except (MslError, TruncatedMessageError, BackendError) as error:
+            if not self._transmitting:
+                yield self._refusal(reader.message_id, error)
+            raise
 
     def respond(self, request: Received, message: Message) -> Generator[Steps, bytes | None, Received | None]:
         """Answer a message.
@@ -194,7 +265,6 @@ class PeerConnection:
                 plan = repeated
                 continue
             # What closes the loop, or brings our keys after a handshake of ours, carries no data.
-            self._stream.skip_payload()
             if not turn.sent.handshake:
                 return answered
             answered = Received(turn.reply)
@@ -207,24 +277,13 @@ class PeerConnection:
         """Answer a message with an error. Raises MslError, BackendError where it cannot be protected."""
         yield self._refusal(request.header.message_id, MslError(code, detail))
 
-    def _after_handshake(self, header: MessageHeader) -> Generator[Steps, bytes | None, Received]:
-        """Answer a handshake, and receive the message it was made for (msl-engine section 8, receive).
-
-        That message is the application's to answer, whatever keys and tokens it asks for besides: an answer of our
-        own would take the message ID of the application's.
-        """
-        for _ in range((MAX_MESSAGES - 1) // 2):
-            turn = yield from self._turn(BARE, self._next(header), header, tells=True)
-            if isinstance(turn.reply, ErrorHeader):
-                raise ErrorResponseError(turn.reply)
-            reply = _message(turn)
-            payload = b""
-            if not reply.handshake:
-                payload = yield from self._stream.payload(turn.reader)
-            if not _is_handshake(reply, turn.reader, payload):
-                return Received(reply, payload)
-            header = reply
-        raise MslError(ErrorCode.HANDSHAKE_DATA_MISSING, "handshakes without end")
+    def _begin(self, reader: MessageReader, header: MessageHeader) -> Generator[Steps, bytes | None, bool]:
+        """Take up a message; True where it is a handshake, by its flag or, from the oldest peers, by its shape."""
+        self._reader, self._first = reader, b""
+        if header.handshake_stated or not (header.renewable and header.key_requests):
+            return header.handshake
+        self._first = yield from self.read()
+        return not self._first
 
     def _next(self, header: MessageHeader) -> Plan:
         """Plan the answer to a message: with our tokens that came along with it, if any (msl-engine section 7.3)."""
@@ -262,7 +321,9 @@ class PeerConnection:
         try:
             try:
                 sent = self._builder.build(message, plan, choice, self._held, answering)
+                self._transmitting = True
                 yield Transmit(self._builder.pieces(message, sent))
+                self._transmitting = False
                 self._held = sent.tokens
                 reader = self._stream.reader(sent.pending)
                 if not (sent.awaits_answer if awaits is None else awaits):
@@ -277,7 +338,6 @@ class PeerConnection:
                     if header.key_response is not None:
                         outcome = header.key_response.master_token
             except (MslError, TruncatedMessageError, BackendError, StoreError) as error:
-                self._stream.skip_payload()
                 self._held = PeerTokens()
                 if tells:
                     yield self._refusal(answered, error)
@@ -331,10 +391,3 @@ def _message(turn: _Turn) -> MessageHeader:
     if not isinstance(turn.reply, MessageHeader):
         raise UsageError("a turn without a message")
     return turn.reply
-
-
-def _is_handshake(header: MessageHeader, reader: MessageReader, payload: bytes) -> bool:
-    """Tell whether a message is a handshake, by its flag or, from the oldest peers, by its shape."""
-    if header.handshake_stated:
-        return header.handshake
-    return header.renewable and bool(header.key_requests) and not payload and reader.chunks_read == 1

@@ -63,15 +63,11 @@ class PushReceiver:
         if (yield from self._stream.at_end()):
             return None
         reader = self._stream.reader()
-        try:
-            header = yield from self._stream.header(reader)
-            if isinstance(header, ErrorHeader):
-                raise ErrorResponseError(header)
-            self._accept(header)
-            return Received(header, (yield from self._stream.payload(reader)))
-        except MslError:
-            self._stream.skip_payload()
-            raise
+        header = yield from self._stream.header(reader)
+        if isinstance(header, ErrorHeader):
+            raise ErrorResponseError(header)
+        self._accept(header)
+        return Received(header, (yield from self._stream.payload(reader)))
 
     def _session(self, token: MasterToken) -> CryptoContext | None:
         # A push may come under a session that a renewal elsewhere has replaced since the connection was opened.

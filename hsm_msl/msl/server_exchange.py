@@ -17,7 +17,7 @@ from hsm_msl.errors import (
     TruncatedMessageError,
     UsageError,
 )
-from hsm_msl.msl.application import RejectedError
+from hsm_msl.msl.application import RejectedError, rejection_code
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.message.error_header import encode_error_header
 from hsm_msl.msl.message.header import MessageHeader, encode_header
@@ -66,14 +66,6 @@ class Stage(Enum):
     """Answer with ``respond_to_handshake``; the application sees nothing."""
     NO_ANSWER = auto()
     """An error message came in; it is never answered."""
-
-
-_REJECTIONS = {
-    ("entity", True): ErrorCode.MASTERTOKEN_REJECTED_BY_APP,
-    ("entity", False): ErrorCode.ENTITY_REJECTED_BY_APP,
-    ("user", True): ErrorCode.USERIDTOKEN_REJECTED_BY_APP,
-    ("user", False): ErrorCode.USER_REJECTED_BY_APP,
-}
 
 
 class ServerExchange:
@@ -269,10 +261,7 @@ class ServerExchange:
         if isinstance(error, TruncatedMessageError):
             return self._refuse(MslError(ErrorCode.MSL_PARSE_ERROR, str(error)))
         if isinstance(error, RejectedError):
-            header = self.header
-            tokens = None if header is None else (header.master_token, header.user_id_token)
-            held = tokens is not None and tokens[error.subject == "user"] is not None
-            return self._refuse(MslError(_REJECTIONS[error.subject, held], str(error)))
+            return self._refuse(MslError(rejection_code(error, self.header), str(error)))
         self._events.failed(error, self.header)
         outage = isinstance(error, BackendError | StoreError)
         text = "temporarily out of service" if outage else "internal error"

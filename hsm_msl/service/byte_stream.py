@@ -44,8 +44,8 @@ def serve_connection(server: MslServer, connection: socket.socket, application: 
     answered = 0
     while tokenizer.pending or _more(connection, tokenizer):
         exchange = server.exchange(tokenizer)
-        for piece in serve(exchange, lambda: _receive(connection), application):
-            _transmit(connection, piece)
+        for piece in serve(exchange, lambda: receive_from(connection), application):
+            transmit_to(connection, piece)
         answered += 1
         if not exchange.complete:
             # What is left of a refused request cannot be told from the next one.
@@ -86,15 +86,15 @@ class ByteStreamClient:
             ErrorResponseError, MslError, TruncatedMessageError, BackendError, StoreError: as ``MslClient.stream``.
         """
         conversation = self._client.stream(message)
-        sending: _Sending | None = None
+        sending: Sending | None = None
         try:
             step = next(conversation)
             while True:
                 answer: bytes | None = None
                 if isinstance(step, Transmit):
-                    sending = _Sending(self._open(), step.pieces)
+                    sending = Sending(self._open(), step.pieces)
                 elif isinstance(step, Receive):
-                    answer = _receive(self._open())
+                    answer = receive_from(self._open())
                 elif isinstance(step, Deliver):
                     deliver(step.data)
                 else:
@@ -127,7 +127,7 @@ class ByteStreamClient:
         return self._connection
 
 
-class _Sending:
+class Sending:
     """Sends a request in a thread of its own, so that a reply which begins early cannot block both sides.
 
     Args:
@@ -140,9 +140,9 @@ class _Sending:
         self._thread = threading.Thread(target=self._run, args=(connection, pieces), daemon=True)
         self._thread.start()
 
-    def finished(self) -> bool:
+    def finished(self, seconds: float = _LAST_PIECE_SECONDS) -> bool:
         """Tell whether everything was sent by the time the reply was complete; wait a moment for the last piece."""
-        self._thread.join(_LAST_PIECE_SECONDS)
+        self._thread.join(seconds)
         return not (self._failed or self._thread.is_alive())
 
     def _run(self, connection: socket.socket, pieces: Iterator[bytes]) -> None:
@@ -157,19 +157,21 @@ class _Sending:
 
 
 def _more(connection: socket.socket, tokenizer: Tokenizer) -> bool:
-    data = _receive(connection)
+    data = receive_from(connection)
     tokenizer.feed(data)
     return bool(data)
 
 
-def _receive(connection: socket.socket) -> bytes:
+def receive_from(connection: socket.socket) -> bytes:
+    """Return the next bytes, or empty bytes where the other side has closed. Raises StreamClosedError."""
     try:
         return connection.recv(_READ_BYTES)
     except OSError as error:
         raise StreamClosedError(f"the connection broke: {error.strerror or error}") from error
 
 
-def _transmit(connection: socket.socket, data: bytes) -> None:
+def transmit_to(connection: socket.socket, data: bytes) -> None:
+    """Send bytes, waiting while the other side takes none. Raises StreamClosedError."""
     try:
         connection.sendall(data)
     except OSError as error:
