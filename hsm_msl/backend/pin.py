@@ -222,7 +222,9 @@ class PromptPin:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error", getpass.GetPassWarning)  # it would echo the PIN
                     answer = self._ask(self._prompt)
-            except (EOFError, OSError, getpass.GetPassWarning):
+            except EOFError:
+                raise BackendConfigurationError("PIN prompt: nothing was typed") from None
+            except (OSError, getpass.GetPassWarning):
                 raise BackendConfigurationError(
                     "PIN prompt: no terminal to ask on; name another PIN source"
                 ) from None

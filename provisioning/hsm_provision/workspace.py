@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsm_msl.backend.pin import PinSource, pin_source
+from hsm_msl.backend.pin import PinSource
 from hsm_msl.backend.pkcs11.module import Module, load
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
@@ -22,9 +22,10 @@ from hsm_provision.manifest import Manifest
 from hsm_provision.plan import CREATING, Plan, demand_applicable, make_plan
 from hsm_provision.profiles import KeyProfile, read_profiles
 from hsm_provision.records import Progress, Records
-from hsm_provision.token.access import initialise_token, token_present
+from hsm_provision.token.access import initialise_token, token_ready
 from hsm_provision.token.objects import TokenSession, list_keys, token_session
 from hsm_provision.token.probing import token_check_value
+from hsm_provision.typed_secrets import read_new, secret_source
 from hsm_provision.user_import import OpenUsers, PlannedUser, plan_users, users_exist, users_url
 
 PIN_BYTES = 12
@@ -76,9 +77,9 @@ class Workspace:
         return manifest
 
     def token_absent(self) -> bool:
-        """Tell whether the token is missing and the ceremony may initialise it."""
+        """Tell whether the token is missing, or still has no user PIN, and the ceremony may initialise it."""
         token = self.file.document.token
-        return token.initialise is not None and not token_present(self.module(), token.label)
+        return token.initialise is not None and not token_ready(self.module(), token.label)
 
     def plan(self) -> Plan:
         """Read the token and say what ``apply`` would do. Changes nothing.
@@ -203,8 +204,8 @@ class Workspace:
                 path = Path(anchored(self.file, source).removeprefix("file:"))
                 if source.startswith("file:") and not path.exists():
                     create_private_file(path, (secrets.token_urlsafe(PIN_BYTES) + "\n").encode())
-        officer = pin_source(anchored(self.file, initialise.so_pin)).read()
-        initialise_token(self.module(), token.label, officer, self.user_pin.read())
+        officer = secret_source(anchored(self.file, initialise.so_pin), f"security officer PIN of {token.label!r}")
+        initialise_token(self.module(), token.label, read_new(officer), read_new(self.user_pin))
 
 
 def anchored(file: CeremonyFile, source: str) -> str:
@@ -244,7 +245,8 @@ def open_workspace(
                 f"{ceremony}: records.signing_key: {signing_key!r} is no signing key pair of this ceremony; "
                 f"allowed: {', '.join(sorted(known)) or 'none is defined'}"
             )
-    pin = pin_source(anchored(file, file.document.token.user_pin))
+    token = file.document.token
+    pin = secret_source(anchored(file, token.user_pin), f"user PIN of {token.label!r}")
     # The signing key is made first, so that every manifest there ever is carries its signature.
     wanted = tuple(sorted(wanted, key=lambda key: key.name.label != signing_key))
     return Workspace(file, profiles, wanted, Records(file.records_directory, clock, actor), open_users, pin)

@@ -168,10 +168,16 @@ def test_a_prompt_asks_once_and_needs_a_terminal() -> None:
     assert asked == ["PIN? "]
 
     def nobody(prompt: str) -> str:
-        raise EOFError
+        raise OSError
 
     with pytest.raises(BackendConfigurationError, match="no terminal"):
         PromptPin(ask=nobody).read()
+
+    def silent(prompt: str) -> str:
+        raise EOFError
+
+    with pytest.raises(BackendConfigurationError, match="nothing was typed"):
+        PromptPin(ask=silent).read()
 
 
 def test_the_environment_is_warned_about_each_time() -> None:

@@ -8,12 +8,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from hsm_msl.backend.pin import pin_source
 from hsm_msl.errors import ConfigurationError
 from hsm_provision.approvals import Request, add_approval, new_approver_key
 from hsm_provision.approvals import approve as sign_approval
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
 from hsm_provision.errors import ExitCode
+from hsm_provision.typed_secrets import read_new, secret_source
 
 UnlockOption = Annotated[
     str,
@@ -31,7 +31,7 @@ def approver_key(
 
     Example: hsm-provision approver-key alice.pem
     """
-    public = new_approver_key(file, pin_source(unlock).read().reveal())
+    public = new_approver_key(file, read_new(secret_source(unlock, f"passphrase of {file.name}")).reveal())
     out().print(f'[[approver]]\nname = "{file.stem}"\npublic_key = "{public}"', markup=False)
     return int(ExitCode.DONE)
 
@@ -65,7 +65,7 @@ def approve(
         )
     approval = sign_approval(
         key,
-        pin_source(unlock).read().reveal(),
+        secret_source(unlock, f"passphrase of {key.name}").read().reveal(),
         approvers=opened.file.document.approver,
         step=step,
         digest=digest,

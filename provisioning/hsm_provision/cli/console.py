@@ -66,9 +66,9 @@ def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(row[name] for name in columns))
-    console = out()
-    console.width = max(console.width, 200)
-    console.print(table, soft_wrap=True)
+    # As wide as its rows: a label or a check value that is cut to the screen is worth nothing.
+    widest = sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in columns)
+    Console(highlight=False, width=max(widest, len(title)), height=len(rows)).print(table, soft_wrap=True)
 
 
 def progress(text: str) -> None:

@@ -79,5 +79,8 @@ def run(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         result = int(ExitCode.INTERRUPTED)
     if result == ExitCode.INTERRUPTED:
-        err().print("interrupted; run the same command again to continue", markup=False)
+        console = err()
+        if console.is_terminal:
+            console.print()  # the question that was broken off stands on a line of its own
+        console.print("interrupted; run the same command again to continue", markup=False)
     return result if isinstance(result, int) else int(ExitCode.DONE)

@@ -13,7 +13,7 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_msl.backend.pin import Pin, PinSource
 from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.cryptoki import User
-from hsm_msl.backend.pkcs11.errors import translate
+from hsm_msl.backend.pkcs11.errors import code_of, translate
 from hsm_msl.backend.pkcs11.login import Login
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.errors import BackendConfigurationError
@@ -39,17 +39,19 @@ def token_errors(doing: str) -> Iterator[None]:
         raise translate(error, doing) from error
 
 
-def token_present(module: Module, label: str) -> bool:
-    """Tell whether an initialised token with this label is present.
+def token_ready(module: Module, label: str) -> bool:
+    """Tell whether an initialised token with this label is present and its user has a PIN.
 
     Raises:
         BackendUnavailableError: the module cannot list its tokens.
     """
-    return any(token.label == label for token in module.tokens() if token.flags & TokenFlag.TOKEN_INITIALIZED)
+    return any(token.flags & TokenFlag.USER_PIN_INITIALIZED for token in _initialised(module, label))
 
 
 def initialise_token(module: Module, label: str, so_pin: Pin, user_pin: Pin) -> None:
-    """Initialise an empty token and set both PINs. A token that is initialised is never touched.
+    """Initialise an empty token and set both PINs. A token that has a user PIN is never touched.
+
+    A token of this label without a user PIN was left by a run that was interrupted in between: it gets its user PIN.
 
     Args:
         module: the loaded module.
@@ -65,28 +67,56 @@ def initialise_token(module: Module, label: str, so_pin: Pin, user_pin: Pin) -> 
     padded = label.encode().ljust(_LABEL_BYTES)
     if len(padded) > _LABEL_BYTES:
         raise BackendConfigurationError(f"token label {label!r} is longer than {_LABEL_BYTES} bytes")
-    if token_present(module, label):
+    if token_ready(module, label):
         raise BackendConfigurationError(f"a token labelled {label!r} exists already; it was not touched")
-    empty = [token for token in module.tokens() if not token.flags & TokenFlag.TOKEN_INITIALIZED]
-    if not empty:
-        raise BackendConfigurationError("no uninitialised token is present; insert or free one")
     officer = so_pin.reveal()
-    with token_errors(f"initialising token {label!r}"):
-        module.cryptoki.call(
-            "C_InitToken",
-            ctypes.c_ulong(empty[-1].slot.slot_id),
-            ctypes.cast(ctypes.create_string_buffer(officer, len(officer)), ctypes.c_void_p),
-            ctypes.c_ulong(len(officer)),
-            ctypes.cast(ctypes.create_string_buffer(padded, _LABEL_BYTES), ctypes.c_void_p),
-        )
+    if not _initialised(module, label):
+        empty = [token for token in module.tokens() if not token.flags & TokenFlag.TOKEN_INITIALIZED]
+        if not empty:
+            raise BackendConfigurationError("no uninitialised token is present; insert or free one")
+        with _pin_errors(label, "security officer"), token_errors(f"initialising token {label!r}"):
+            module.cryptoki.call(
+                "C_InitToken",
+                ctypes.c_ulong(empty[-1].slot.slot_id),
+                ctypes.cast(ctypes.create_string_buffer(officer, len(officer)), ctypes.c_void_p),
+                ctypes.c_ulong(len(officer)),
+                ctypes.cast(ctypes.create_string_buffer(padded, _LABEL_BYTES), ctypes.c_void_p),
+            )
     with token_errors(f"setting the user PIN of {label!r}"):
         session = module.token(label=label).open(rw=True)
         try:
-            module.cryptoki.login(handle_of(session), User.SECURITY_OFFICER, officer)
-            session.init_pin(user_pin.reveal().decode())
+            with _pin_errors(label, "security officer"):
+                module.cryptoki.login(handle_of(session), User.SECURITY_OFFICER, officer)
+            with _pin_errors(label, "user"):
+                session.init_pin(user_pin.reveal().decode())
             module.cryptoki.logout(handle_of(session))
         finally:
             module.cryptoki.close_session(handle_of(session))
+
+
+_PIN_REFUSALS = {
+    0xA0: "is wrong",
+    0xA1: "has characters the token does not take",
+    0xA2: "is too short or too long for the token",
+    0xA4: "is locked; the token can only be initialised anew",
+}
+"""What a token may say of a PIN (CKR_PIN_INCORRECT, _INVALID, _LEN_RANGE, _LOCKED)."""
+
+
+@contextlib.contextmanager
+def _pin_errors(label: str, whose: str) -> Iterator[None]:
+    """Say which of two PINs a token refused, and why. Raises BackendConfigurationError."""
+    try:
+        yield
+    except PKCS11Error as error:
+        reason = _PIN_REFUSALS.get(code_of(error))
+        if reason is None:
+            raise
+        raise BackendConfigurationError(f"the {whose} PIN for token {label!r} {reason}") from None
+
+
+def _initialised(module: Module, label: str) -> list[pkcs11.Token]:
+    return [token for token in module.tokens() if token.label == label and token.flags & TokenFlag.TOKEN_INITIALIZED]
 
 
 @contextlib.contextmanager
