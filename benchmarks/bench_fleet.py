@@ -148,9 +148,9 @@ def measure(token: Token, directory: Path, wrapped: int, count: int) -> Iterator
     yield from look_ups(store, token, count)
     kek = token.wrapping_key(KEK)
     yield Row("wrapping one key in the token", timed(lambda _: kek.wrap(bytes(32))), "us")
-    derived = DerivedKeys(TokenDerivationKey(token, MASTER), lambda identity: True, capacity=1)
+    derived = DerivedKeys(TokenDerivationKey(token.connection, MASTER), lambda identity: True, capacity=1)
     yield Row("deriving the three keys of an entity", timed(lambda n: derived.find(f"entity-{n}")), "us")
-    master = TokenDerivationKey(token, MASTER)
+    master = TokenDerivationKey(token.connection, MASTER)
     yield Row("  deriving one key", timed(lambda n: master.derive_aes(ENCRYPTION_LABEL, b"%d" % n, 16)), "us")
     database.close()
 

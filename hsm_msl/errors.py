@@ -330,6 +330,10 @@ class BackendConfigurationError(BackendError):
     """The operator must act: wrong PIN, missing token, wrong module, missing mechanism."""
 
 
+class TokenAbsentError(BackendConfigurationError):
+    """No token fits what the configuration says: the name is wrong, or the token is away."""
+
+
 class KeyNotFoundError(BackendError):
     """No key matches, said only after the login was proved to hold."""
 

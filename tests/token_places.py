@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.software import SoftwareVerifyingKey
 from hsm_msl.backend.token_vault import TokenVault
@@ -33,7 +32,7 @@ def with_identity(world: World, context: MslContext, signing: SigningKey) -> Msl
 
 def with_resident_keys(world: World, base: MslContext, token: Token) -> MslContext:
     """Return the server's context with session keys in the token, packed under the wrapping keys of the ring."""
-    vault = TokenVault(TokenResidentKeys(token), world.ring)
+    vault = TokenVault(token, world.ring)
     master_tokens = MasterTokens(base.token_keys, vault, world.random, TokenCache(100))
     issuer = TokenIssuer(
         master_tokens,

@@ -8,11 +8,12 @@ before they make something the others cannot open.
 from __future__ import annotations
 
 import hmac
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from hsm_msl.backend.derived import DerivationKey
+from hsm_msl.backend.rota import Rota
 from hsm_msl.errors import (
     BackendConfigurationError,
     BackendError,
@@ -31,6 +32,7 @@ from hsm_msl.ports import (
     SigningKey,
     WrappingKey,
 )
+from hsm_msl.ports.dialog import ExchangeKey, UnwrappingKey
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -42,20 +44,21 @@ class Spread(Generic[K]):
     Args:
         finders: one per token; returns the token's handle. Called again after a failure.
         check: returns what must be the same on every token.
+        rota: in which order they are asked.
 
     Raises:
         BackendError: no token has the key now, or two tokens hold different ones.
     """
 
-    __slots__ = ("_check", "_expected", "_finders", "_handles", "_lock", "_turn")
+    __slots__ = ("_check", "_expected", "_finders", "_handles", "_lock", "rota")
 
-    def __init__(self, finders: Sequence[Callable[[], K]], check: Callable[[K], bytes]) -> None:
+    def __init__(self, finders: Sequence[Callable[[], K]], check: Callable[[K], bytes], rota: Rota) -> None:
         self._finders = tuple(finders)
         self._check = check
         self._handles: list[K | None] = [None] * len(self._finders)
         self._expected: bytes | None = None
         self._lock = threading.Lock()
-        self._turn = itertools.count()
+        self.rota = rota
         self._find_all()
 
     def call(self, operation: Callable[[K], T]) -> T:
@@ -68,17 +71,19 @@ class Spread(Generic[K]):
             BackendError: every token failed: what a person must mend, if there is such a thing, else the outage.
             DataRejectedError: the input was refused; one token's word is enough.
         """
-        count, start = len(self._finders), next(self._turn)
         outage: BackendError = BackendUnavailableError("a token set without tokens")
         fault: BackendError | None = None
-        for offset in range(count):
-            index = (start + offset) % count
+        for index in self.rota.order():
             try:
-                return operation(self._handles[index] or self._member(index))
+                result = operation(self._handles[index] or self._member(index))
             except BackendUnavailableError as error:
+                self.rota.failed(index)
                 outage = error
             except (BackendConfigurationError, KeyNotFoundError) as error:
                 fault = error  # that token needs a person; the others serve meanwhile
+            else:
+                self.rota.answered(index)
+                return result
         raise fault or outage
 
     def on(self, index: int) -> K:
@@ -247,28 +252,37 @@ class SpreadWrappingKey(_Held[WrappingKey]):
         return self.spread.call(lambda key: key.unwrap(wrapped, pad=pad))
 
     def wrap_key(self, key: AesKey | MacKey) -> bytes:
-        """Wrap a session key that was made in one token of the same set."""
+        """Wrap a session key that was made in one token of the same set; from then on every token can have it."""
         if not isinstance(key, (MadeAesKey, MadeMacKey)) or key.index >= self.spread.width:
             raise KeyPolicyError("only session keys made in a token of the same set can be wrapped")
-        return self.spread.on(key.index).wrap_key(key.inner)
+        wrapped = self.spread.on(key.index).wrap_key(key.inner)
+        if isinstance(key, MadeMacKey):
+            algorithm = key.algorithm
+            key.spread = self._others(key.index, key.inner, lambda wrapping: wrapping.unwrap_mac(wrapped, algorithm))
+        else:
+            key.spread = self._others(key.index, key.inner, lambda wrapping: wrapping.unwrap_aes(wrapped))
+        return wrapped
 
     def unwrap_aes(self, wrapped: bytes) -> AesKey:
         """Unwrap into a fresh, non-extractable AES key on whichever token is asked."""
-        return SpreadAesKey(self._each(lambda key: key.unwrap_aes(wrapped), _same))
+        return SpreadAesKey(_each_of(self.spread, lambda key: key.unwrap_aes(wrapped)))
 
     def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> MacKey:
         """Unwrap into a fresh, non-extractable MAC key on whichever token is asked."""
-        return SpreadMacKey(self._each(lambda key: key.unwrap_mac(wrapped, algorithm), _same), algorithm)
+        return SpreadMacKey(_each_of(self.spread, lambda key: key.unwrap_mac(wrapped, algorithm)), algorithm)
 
     def unwrap_wrapping(self, wrapped: bytes) -> WrappingKey:
         """Unwrap into a fresh, non-extractable key-encrypting key on whichever token is asked."""
-        return SpreadWrappingKey(self._each(lambda key: key.unwrap_wrapping(wrapped), _same))
+        return SpreadWrappingKey(_each_of(self.spread, lambda key: key.unwrap_wrapping(wrapped)))
 
-    def _each(self, unwrap: Callable[[WrappingKey], T], check: Callable[[T], bytes]) -> Spread[T]:
-        def finder(index: int) -> Callable[[], T]:
-            return lambda: unwrap(self.spread.on(index))
+    def wrap_made(self, key: MadeExchangeKey) -> bytes:
+        """Wrap a key exchange key made in one token of the same set; from then on every token can have it."""
+        wrapped = key.inner.wrap_under(self.spread.on(key.index))
+        key.spread = self._others(key.index, key.inner, lambda wrapping: wrapping.unwrap_wrapping(wrapped))
+        return wrapped
 
-        return LazySpread([finder(index) for index in range(self.spread.width)], check)
+    def _others(self, index: int, made: T, unwrap: Callable[[WrappingKey], T]) -> Spread[T]:
+        return LazySpread(_finders(self.spread, unwrap), same, self.spread.rota, made=(index, made))
 
 
 class LazySpread(Spread[K]):
@@ -277,15 +291,54 @@ class LazySpread(Spread[K]):
     Args:
         finders: as for ``Spread``.
         check: as for ``Spread``.
+        rota: as for ``Spread``.
+        made: index and handle of the token that has it already.
 
     Raises:
         BackendError, DataRejectedError: as the first token that answers.
     """
 
-    __slots__ = ()
+    __slots__ = ("_made",)
+
+    def __init__(
+        self,
+        finders: Sequence[Callable[[], K]],
+        check: Callable[[K], bytes],
+        rota: Rota,
+        *,
+        made: tuple[int, K] | None = None,
+    ) -> None:
+        self._made = made
+        super().__init__(finders, check, rota)
 
     def _find_all(self) -> None:
-        self.call(lambda handle: handle)
+        if self._made is None:
+            self.call(lambda handle: handle)
+        else:
+            index, handle = self._made
+            self._handles[index] = handle
+
+
+class OneToken(Spread[K]):
+    """What one token of a set made and no other can have.
+
+    Args:
+        made: its handle.
+        rota: of the set.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, made: K, rota: Rota) -> None:
+        super().__init__([lambda: made], same, rota)
+
+    def call(self, operation: Callable[[K], T]) -> T:
+        """Run an operation. Raises as the handle does.
+
+        Args:
+            operation: called with the handle.
+        """
+        return operation(self.on(0))
 
 
 class MadeAesKey(SpreadAesKey):
@@ -294,12 +347,13 @@ class MadeAesKey(SpreadAesKey):
     Args:
         index: which token.
         inner: its handle.
+        rota: of the set.
     """
 
     __slots__ = ("index", "inner")
 
-    def __init__(self, index: int, inner: AesKey) -> None:
-        super().__init__(LazySpread([lambda: inner], _same))
+    def __init__(self, index: int, inner: AesKey, rota: Rota) -> None:
+        super().__init__(OneToken(inner, rota))
         self.index = index
         self.inner = inner
 
@@ -310,16 +364,93 @@ class MadeMacKey(SpreadMacKey):
     Args:
         index: which token.
         inner: its handle.
+        rota: of the set.
     """
 
     __slots__ = ("index", "inner")
 
-    def __init__(self, index: int, inner: MacKey) -> None:
-        super().__init__(LazySpread([lambda: inner], _same), inner.algorithm)
+    def __init__(self, index: int, inner: MacKey, rota: Rota) -> None:
+        super().__init__(OneToken(inner, rota), inner.algorithm)
         self.index = index
         self.inner = inner
 
 
-def _same(handle: object) -> bytes:  # noqa: ARG001  # the signature of a check
-    """Stand for a check value where the ciphertext they all come from already makes them the same."""
+class MadeExchangeKey(SpreadWrappingKey):
+    """A key exchange key made in one token of a set (``ports.dialog.ExchangeKey``).
+
+    Args:
+        index: which token.
+        inner: its handle.
+        rota: of the set.
+    """
+
+    __slots__ = ("index", "inner")
+
+    def __init__(self, index: int, inner: ExchangeKey, rota: Rota) -> None:
+        super().__init__(OneToken[WrappingKey](inner, rota))
+        self.index = index
+        self.inner = inner
+
+    def wrap_for_rsa(self, public_key: bytes, padding: RsaPadding) -> bytes:
+        """Return this key encrypted to an RSA public key, by the token that made it."""
+        return self.inner.wrap_for_rsa(public_key, padding)
+
+    def wrap_under(self, key: WrappingKey) -> bytes:
+        """Return this key wrapped under another one of the same set."""
+        if not isinstance(key, SpreadWrappingKey) or key.spread.width <= self.index:
+            raise KeyPolicyError("a key exchange key is wrapped only under a key of the same token set")
+        return key.wrap_made(self)
+
+
+class SpreadUnwrappingKey(_Held[UnwrappingKey]):
+    """An RSA private key on several tokens that opens key exchange keys (``ports.dialog.UnwrappingKey``)."""
+
+    __slots__ = ()
+
+    @property
+    def public_key(self) -> bytes:
+        """The public half, SubjectPublicKeyInfo DER."""
+        return self.spread.call(lambda key: key.public_key)
+
+    def unwrap_exchange(self, wrapped: bytes, padding: RsaPadding, size: int) -> SpreadWrappingKey:
+        """Open a key exchange key on whichever token is asked."""
+        return SpreadWrappingKey(
+            _each_of(self.spread, lambda key: key.unwrap_exchange(wrapped, padding, size)),
+        )
+
+
+class SpreadDerivationKey(_Held[DerivationKey]):
+    """A master key that several tokens hold (``derived.DerivationKey``)."""
+
+    __slots__ = ()
+
+    def derive_aes(self, label: bytes, context: bytes, size: int) -> SpreadAesKey:
+        """Return an AES key, derived on whichever token is asked."""
+        return SpreadAesKey(_each_of(self.spread, lambda key: key.derive_aes(label, context, size)))
+
+    def derive_mac(self, label: bytes, context: bytes, size: int, algorithm: MacAlgorithm) -> SpreadMacKey:
+        """Return a MAC key, derived on whichever token is asked."""
+        derived = _each_of(self.spread, lambda key: key.derive_mac(label, context, size, algorithm))
+        return SpreadMacKey(derived, algorithm)
+
+    def derive_wrapping(self, label: bytes, context: bytes, size: int) -> SpreadWrappingKey:
+        """Return a key-encrypting key, derived on whichever token is asked."""
+        return SpreadWrappingKey(_each_of(self.spread, lambda key: key.derive_wrapping(label, context, size)))
+
+
+def same(handle: object) -> bytes:  # noqa: ARG001  # the signature of a check
+    """Stand for a check value where what they all come from already makes them the same."""
     return b""
+
+
+def _finders(parent: Spread[K], make: Callable[[K], T]) -> list[Callable[[], T]]:
+    """Return what lets every token make something of its own handle when it is first asked."""
+
+    def finder(index: int) -> Callable[[], T]:
+        return lambda: make(parent.on(index))
+
+    return [finder(index) for index in range(parent.width)]
+
+
+def _each_of(parent: Spread[K], make: Callable[[K], T]) -> Spread[T]:
+    return LazySpread(_finders(parent, make), same, parent.rota)

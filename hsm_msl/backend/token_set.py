@@ -6,36 +6,39 @@ again; a token that holds another key under a name is an error of configuration,
 
 from __future__ import annotations
 
-import itertools
+import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from hsm_msl.backend.any_token import AnyToken
+from hsm_msl.backend.derived import DerivationKey
+from hsm_msl.backend.rota import Mode, Rota
 from hsm_msl.backend.spread import (
+    LazySpread,
     MadeAesKey,
+    MadeExchangeKey,
     MadeMacKey,
     Spread,
     SpreadAesKey,
     SpreadAgreementKey,
     SpreadDecryptionKey,
+    SpreadDerivationKey,
     SpreadMacKey,
     SpreadSigningKey,
+    SpreadUnwrappingKey,
     SpreadWrappingKey,
+    same,
 )
 from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError, KeyPolicyError
-from hsm_msl.ports import (
-    AesKey,
-    AgreementKey,
-    DecryptionKey,
-    MacAlgorithm,
-    MacKey,
-    RsaPadding,
-    SigningKey,
-    WrappingKey,
-)
+from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding
 
 T = TypeVar("T")
 
 _ZERO = bytes(16)
+
+RETRY_SECONDS = 5.0
+"""How long a token that could not be opened is left alone."""
 
 
 def _aes_check(key: AesKey) -> bytes:
@@ -45,64 +48,40 @@ def _aes_check(key: AesKey) -> bytes:
         return key.decrypt_ecb(_ZERO)
 
 
-class AnyToken(Protocol):
-    """What a set asks of its members: ``pkcs11.token.Token`` and ``workers.WorkerToken`` have it."""
-
-    @property
-    def name(self) -> str:
-        """The token's label."""
-
-    def aes_key(self, label: str | None = None, *, id: bytes | None = None) -> AesKey:
-        """Return an AES key for data."""
-
-    def mac_key(self, label: str | None = None, algorithm: MacAlgorithm = ..., *, id: bytes | None = None) -> MacKey:
-        """Return a key for message authentication."""
-
-    def wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> WrappingKey:
-        """Return a key-encrypting key."""
-
-    def signing_key(self, label: str | None = None, *, id: bytes | None = None) -> SigningKey:
-        """Return a private key that signs."""
-
-    def decryption_key(self, label: str | None = None, *, id: bytes | None = None) -> DecryptionKey:
-        """Return an RSA private key that decrypts."""
-
-    def agreement_key(self, label: str | None = None, *, id: bytes | None = None) -> AgreementKey:
-        """Return an EC private key that agrees on keys."""
-
-    def generate_aes(self, size: int) -> AesKey:
-        """Make an AES session key that may leave the token wrapped."""
-
-    def generate_mac(self, size: int, algorithm: MacAlgorithm = ...) -> MacKey:
-        """Make a MAC session key that may leave the token wrapped."""
-
-    def random(self, count: int) -> bytes:
-        """Return random bytes."""
-
-    def mechanisms(self) -> frozenset[str]:
-        """Return the names of what the token does right."""
-
-    def close(self) -> None:
-        """Log out."""
+def _derivation_check(key: DerivationKey) -> bytes:
+    return key.derive_aes(_ZERO, _ZERO, len(_ZERO)).encrypt_ecb(_ZERO)
 
 
 class TokenSet:
     """Tokens with the same keys. Methods raise what those of one token raise, when no token can answer.
 
     Args:
-        openers: one per token; opens it. A token that is away is opened when it is first needed again.
+        openers: one per token; opens it. A token that is away is opened when it is needed again and the last try
+            was ``RETRY_SECONDS`` ago.
+        mode: ``FAILOVER`` calls the first token that answers, in the order given; ``SPREAD`` goes round.
+        monotonic: seconds that never run backwards.
 
     Raises:
         BackendConfigurationError: no opener, or a token whose configuration is wrong.
         BackendUnavailableError: not one token answers.
     """
 
-    __slots__ = ("_openers", "_tokens", "_turn")
+    __slots__ = ("_clock", "_failures", "_openers", "_opening", "_rota", "_tokens", "_tried")
 
-    def __init__(self, openers: Sequence[Callable[[], AnyToken]]) -> None:
+    def __init__(
+        self,
+        openers: Sequence[Callable[[], AnyToken]],
+        mode: Mode = Mode.SPREAD,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._openers = tuple(openers)
         self._tokens: list[AnyToken | None] = [None] * len(self._openers)
-        self._turn = itertools.count()
+        self._failures: list[BackendUnavailableError | None] = [None] * len(self._openers)
+        self._tried = [float("-inf")] * len(self._openers)
+        self._clock = monotonic
+        self._opening = threading.Lock()
+        self._rota = Rota(len(self._openers), mode, monotonic)
         failure: BackendUnavailableError | None = None
         for index in range(len(self._openers)):
             try:
@@ -129,10 +108,22 @@ class TokenSet:
             self._spread(lambda token: token.mac_key(label, algorithm, id=id), lambda key: key.sign(b"")), algorithm
         )
 
-    def wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadWrappingKey:
+    def wrapping_key(
+        self, label: str | None = None, *, id: bytes | None = None, by_blocks: bool = False
+    ) -> SpreadWrappingKey:
         """Return a key-encrypting key."""
         return SpreadWrappingKey(
-            self._spread(lambda token: token.wrapping_key(label, id=id), lambda key: key.wrap(_ZERO))
+            self._spread(
+                lambda token: token.wrapping_key(label, id=id, by_blocks=by_blocks), lambda key: key.wrap(_ZERO)
+            )
+        )
+
+    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadWrappingKey:
+        """Return an RSA key pair that packs this service's own session keys."""
+        pairs = self._spread(lambda token: token.unwrapping_key(label, id=id), lambda key: key.public_key)
+        # The same key in its other role, which does not show its public half.
+        return SpreadWrappingKey(
+            self._lazy(lambda index: (pairs.on(index), self._token(index).rsa_wrapping_key(label, id=id))[1])
         )
 
     def signing_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadSigningKey:
@@ -153,26 +144,44 @@ class TokenSet:
             self._spread(lambda token: token.agreement_key(label, id=id), lambda key: key.public_value)
         )
 
+    def unwrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadUnwrappingKey:
+        """Return an RSA private key that opens key exchange keys."""
+        return SpreadUnwrappingKey(
+            self._spread(lambda token: token.unwrapping_key(label, id=id), lambda key: key.public_key)
+        )
+
+    def derivation_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadDerivationKey:
+        """Return a master key from which others are derived."""
+        return SpreadDerivationKey(self._spread(lambda token: token.derivation_key(label, id=id), _derivation_check))
+
+    def exchange_keys(self) -> SetExchangeKeys:
+        """Return the maker of the secure dialog's key exchange keys."""
+        return SetExchangeKeys(self)
+
+    def generate_exchange(self, size: int) -> MadeExchangeKey:
+        """Make a key exchange key in one of the tokens."""
+        index, key = self._somewhere(lambda token: token.exchange_keys().generate(size))
+        return MadeExchangeKey(index, key, self._rota)
+
+    def agreed_wrapping(self, value: bytes) -> SpreadWrappingKey:
+        """Take a key agreed on the host into whichever token is asked."""
+        return SpreadWrappingKey(self._lazy(lambda index: self._token(index).exchange_keys().wrapping_key(value)))
+
     def generate_aes(self, size: int) -> MadeAesKey:
         """Make an AES session key in one of the tokens; it may leave it wrapped and no other way."""
         index, key = self._somewhere(lambda token: token.generate_aes(size))
-        return MadeAesKey(index, key)
+        return MadeAesKey(index, key, self._rota)
 
     def generate_mac(self, size: int, algorithm: MacAlgorithm = MacAlgorithm.HMAC_SHA256) -> MadeMacKey:
         """Make a MAC session key in one of the tokens; it may leave it wrapped and no other way."""
         index, key = self._somewhere(lambda token: token.generate_mac(size, algorithm))
-        return MadeMacKey(index, key)
+        return MadeMacKey(index, key, self._rota)
 
     def wrap_for(self, key: AesKey | MacKey, public_key: bytes, padding: RsaPadding) -> bytes:
         """Encrypt a session key made here to a peer's RSA key, inside its token (``token_vault.ResidentKeys``)."""
         if not isinstance(key, (MadeAesKey, MadeMacKey)) or key.index >= len(self._openers):
             raise KeyPolicyError("only session keys of the token set can be wrapped for a peer")
-        token = self._token(key.index)
-        wrap = getattr(token, "wrap_for", None)
-        if wrap is None:
-            raise KeyPolicyError(f"token {token.name!r} wraps no session keys for peers")
-        wrapped: bytes = wrap(key.inner, public_key, padding)
-        return wrapped
+        return self._token(key.index).wrap_for(key.inner, public_key, padding)
 
     def random(self, count: int) -> bytes:
         """Return random bytes of one of the tokens."""
@@ -193,24 +202,65 @@ class TokenSet:
         def finder(index: int) -> Callable[[], T]:
             return lambda: find(self._token(index))
 
-        return Spread([finder(index) for index in range(len(self._openers))], check)
+        return Spread([finder(index) for index in range(len(self._openers))], check, self._rota)
+
+    def _lazy(self, make: Callable[[int], T]) -> Spread[T]:
+        def finder(index: int) -> Callable[[], T]:
+            return lambda: make(index)
+
+        return LazySpread([finder(index) for index in range(len(self._openers))], same, self._rota)
 
     def _somewhere(self, operation: Callable[[AnyToken], T]) -> tuple[int, T]:
         failure = BackendUnavailableError("a token set without tokens")
-        start, count = next(self._turn), len(self._openers)
-        for offset in range(count):
-            index = (start + offset) % count
+        for index in self._rota.order():
             try:
-                return index, operation(self._token(index))
+                result = operation(self._token(index))
             except BackendUnavailableError as error:
+                self._rota.failed(index)
                 failure = error
+            else:
+                self._rota.answered(index)
+                return index, result
         raise failure
 
     def _token(self, index: int) -> AnyToken:
         token = self._tokens[index]
-        if token is None:
-            token = self._tokens[index] = self._openers[index]()
+        if token is not None:
+            return token
+        with self._opening:
+            token, failure = self._tokens[index], self._failures[index]
+            if token is None:
+                now = self._clock()
+                if failure is not None and now - self._tried[index] < RETRY_SECONDS:
+                    raise failure
+                self._tried[index] = now
+                try:
+                    token = self._tokens[index] = self._openers[index]()
+                except BackendUnavailableError as error:
+                    self._failures[index] = error
+                    raise
         return token
 
     def __repr__(self) -> str:
         return f"TokenSet({self.name!r})"
+
+
+class SetExchangeKeys:
+    """Makes key exchange keys in the tokens of a set (``ports.dialog.ExchangeKeys``).
+
+    Args:
+        tokens: the set.
+    """
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self, tokens: TokenSet) -> None:
+        self._tokens = tokens
+
+    def generate(self, size: int) -> MadeExchangeKey:
+        """Make a key that wraps session keys and may leave its token wrapped."""
+        return self._tokens.generate_exchange(size)
+
+    def wrapping_key(self, value: bytes) -> SpreadWrappingKey:
+        """Take a key agreed on the host into whichever token is asked."""
+        return self._tokens.agreed_wrapping(value)

@@ -42,7 +42,7 @@ def derivation(request: pytest.FixtureRequest) -> SoftwareDerivationKey | TokenD
     if request.param == "software":
         return SoftwareDerivationKey(MASTER)
     keys: KeyMaker = request.getfixturevalue("keys")
-    return TokenDerivationKey(request.getfixturevalue("hsm_token"), keys.aes(MASTER, DERIVE))
+    return TokenDerivationKey(request.getfixturevalue("hsm_token").connection, keys.aes(MASTER, DERIVE))
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
@@ -85,11 +85,11 @@ def test_a_master_key_may_do_that_and_nothing_else(
     hsm_token: Token, keys: KeyMaker, uses: tuple[Attribute, ...]
 ) -> None:
     with pytest.raises(KeyPolicyError):
-        TokenDerivationKey(hsm_token, keys.aes(MASTER, uses))
+        TokenDerivationKey(hsm_token.connection, keys.aes(MASTER, uses))
 
 
 def test_a_derived_key_cannot_be_read_from_the_token(hsm_token: Token, keys: KeyMaker) -> None:
-    master = TokenDerivationKey(hsm_token, keys.aes(MASTER, DERIVE))
+    master = TokenDerivationKey(hsm_token.connection, keys.aes(MASTER, DERIVE))
     derived = master.derive_aes(ENCRYPTION_LABEL, b"x", 16)
     attributes = derived.target.call(
         lambda handle: handle.get_attributes([Attribute.SENSITIVE, Attribute.EXTRACTABLE, Attribute.TOKEN])

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute
 
 from hsm_msl.backend.pkcs11.aes import TokenAesKey
-from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareWrappingKey
 from hsm_msl.backend.token_vault import TokenVault
@@ -44,7 +43,7 @@ def ring(place: TokenPlace) -> Ring:
 
 @pytest.fixture
 def vault(hsm_token: Token, ring: Ring) -> TokenVault:
-    return TokenVault(TokenResidentKeys(hsm_token), ring)
+    return TokenVault(hsm_token, ring)
 
 
 def context(ring: Ring) -> SymmetricContext:
@@ -84,7 +83,7 @@ def test_a_master_token_gives_the_keys_back_to_another_process(
 ) -> None:
     keys = vault.generate()
     sealed = vault.seal(SessionData("device", keys, {"realm": "test"}), context(ring))
-    opened = TokenVault(TokenResidentKeys(hsm_token), ring).open(sealed, context(ring))
+    opened = TokenVault(hsm_token, ring).open(sealed, context(ring))
     assert (opened.identity, opened.issuer_data) == ("device", {"realm": "test"})
     assert same(opened.keys, keys)
     assert isinstance(opened.keys.encryption, TokenAesKey)
@@ -165,7 +164,7 @@ def der(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 
 @pytest.mark.parametrize("padding_name", ["OAEP_SHA1", "PKCS1"])
 def test_a_peers_key_that_is_unfit(hsm_token: Token, vault: TokenVault, padding_name: str) -> None:
-    resident = TokenResidentKeys(hsm_token)
+    resident = hsm_token
     key = resident.generate_aes(16)
     small = rsa.generate_private_key(65537, 1024)
     resident.wrap_for(key, der(small), RsaPadding[padding_name])

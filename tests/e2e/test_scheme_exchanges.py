@@ -14,7 +14,6 @@ import pytest
 
 from hsm_msl.backend.pkcs11.aes import TokenAesKey
 from hsm_msl.backend.pkcs11.mac import TokenMacKey
-from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.software import SoftwareEphemeralKeys, SoftwareWrappingKey
 from hsm_msl.backend.token_vault import TokenVault
@@ -159,7 +158,7 @@ def test_the_first_of_the_servers_preference_answers(place: Place) -> None:
 def test_session_keys_stay_in_the_token(request: pytest.FixtureRequest, offer: Offer) -> None:
     token: Token = request.getfixturevalue("hsm_token")
     place = TokenPlace(token, request.getfixturevalue("keys"))
-    network = Network(place, lambda ring: TokenVault(TokenResidentKeys(token), ring))
+    network = Network(place, lambda ring: TokenVault(token, ring))
     for keys in talk(network, offer):
         assert isinstance(keys.encryption, TokenAesKey)
         assert isinstance(keys.mac, TokenMacKey)

@@ -12,10 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pkcs11 import Attribute
 
+from hsm_msl.backend.derived import SoftwareDerivationKey
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
+from hsm_msl.backend.rota import Mode, Rota
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareVerifyingKey, software_mac_key
-from hsm_msl.backend.token_set import TokenSet
+from hsm_msl.backend.token_set import RETRY_SECONDS, TokenSet
 from hsm_msl.errors import (
     BackendConfigurationError,
     BackendUnavailableError,
@@ -27,6 +29,7 @@ from hsm_msl.ports import MacAlgorithm, RsaPadding, SignatureScheme
 from key_backends import rsa_pair, spki
 from token_fixture import CIPHER, MAC, WRAP, Forge, KeyMaker, TestToken
 
+MASTER_VALUE = bytes(range(100, 116))
 AES_VALUE, MAC_VALUE, KEK_VALUE = bytes(range(16)), bytes(range(32)), bytes(range(16, 32))
 SCHEME = SignatureScheme.RSA_PKCS1_SHA256
 
@@ -45,6 +48,16 @@ class Pair:
         away = directory.parent.parent / f"{self.made[index].label}.away"
         directory.rename(away)
         return away
+
+    def wait_for(self, index: int) -> None:
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                assert self.tokens[index].mac_key("mac").sign(b"")
+                return
+            except (BackendUnavailableError, BackendConfigurationError):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
 
 
 @pytest.fixture
@@ -73,6 +86,81 @@ def test_calls_go_round(pair: Pair) -> None:
         assert mac.verify(data, expected.sign(data))
     used = [member.target.uses - uses for member, uses in zip(members, before, strict=True)]  # type: ignore[attr-defined]
     assert used == [20, 20]
+
+
+def test_failover_keeps_to_the_first_token_that_answers(pair: Pair) -> None:
+    mac = TokenSet([lambda: pair.tokens[0], lambda: pair.tokens[1]], Mode.FAILOVER).mac_key("mac")
+    members = [mac.spread.on(index) for index in range(2)]
+    before = [member.target.uses for member in members]  # type: ignore[attr-defined]
+    for _ in range(20):
+        mac.sign(b"data")
+    used = [member.target.uses - uses for member, uses in zip(members, before, strict=True)]  # type: ignore[attr-defined]
+    assert used == [20, 0]
+
+
+def test_a_token_that_failed_is_asked_last_and_probed_by_one_caller() -> None:
+    """A token that hangs costs a deadline per probe and not per message."""
+    now = [0.0]
+    rota = Rota(3, Mode.FAILOVER, lambda: now[0])
+    assert rota.order() == [0, 1, 2]
+    rota.failed(0)
+    assert rota.order() == [1, 2, 0]
+    now[0] += 1.0
+    assert [rota.order() for _ in range(3)] == [[0, 1, 2], [1, 2, 0], [1, 2, 0]]
+    rota.answered(0)
+    assert rota.order() == [0, 1, 2]
+    turning = Rota(2, Mode.SPREAD, lambda: now[0])
+    assert [turning.order() for _ in range(3)] == [[0, 1], [1, 0], [0, 1]]
+
+
+def test_what_one_token_made_and_wrapped_is_had_from_the_others_when_it_is_away(pair: Pair) -> None:
+    """The session keys of token residency, and the dialog's key exchange keys."""
+    together = pair.together
+    kek, exchange = together.wrapping_key("kek"), together.exchange_keys()
+    aes, mac, made = together.generate_aes(16), together.generate_mac(32), exchange.generate(32)
+    kek.wrap_key(aes)
+    kek.wrap_key(mac)
+    made.wrap_under(kek)
+
+    def use() -> tuple[bytes, bytes, bytes]:
+        return aes.encrypt_ecb(bytes(16)), mac.sign(b"data"), made.wrap(bytes(16))
+
+    expected = use()
+    for index in range(2):
+        away = pair.take_away(index)
+        pair.tokens[index].connection.module.reinitialize()
+        try:
+            for _ in range(4):
+                assert use() == expected
+        finally:
+            away.rename(pair.made[index].directory)
+            pair.tokens[index].connection.module.reinitialize()
+        pair.wait_for(index)
+
+
+def test_the_keys_of_the_dialog_and_of_derived_fleets(pair: Pair) -> None:
+    for maker in pair.keys:
+        maker.rsa(rsa_pair(), (Attribute.UNWRAP,), label="kek-rsa")
+        maker.aes(MASTER_VALUE, (Attribute.ENCRYPT, Attribute.DERIVE), label="master")
+    together = pair.together
+    opener, how = together.unwrapping_key("kek-rsa"), RsaPadding.OAEP_SHA1
+    exchange = together.exchange_keys()
+    made = exchange.generate(32)
+    opened = [opener.unwrap_exchange(made.wrap_for_rsa(opener.public_key, how), how, 32) for _ in range(2)]
+    agreed = exchange.wrapping_key(bytes(range(32)))
+    under = agreed.unwrap_wrapping(made.wrap_under(agreed))
+    assert {key.unwrap(made.wrap(bytes(32))) for key in (*opened, under)} == {bytes(32)}
+    packing = together.rsa_wrapping_key("kek-rsa")
+    mac = together.generate_mac(32)
+    assert packing.unwrap_mac(packing.wrap_key(mac), MacAlgorithm.HMAC_SHA256).sign(b"data") == mac.sign(b"data")
+    master, software = together.derivation_key("master"), SoftwareDerivationKey(MASTER_VALUE)
+    for _ in range(2):
+        derived = master.derive_aes(b"label", b"context", 16), software.derive_aes(b"label", b"context", 16)
+        assert derived[0].encrypt_ecb(bytes(16)) == derived[1].encrypt_ecb(bytes(16))
+    tags = master.derive_mac(b"label", b"context", 32, MacAlgorithm.HMAC_SHA256)
+    assert tags.sign(b"x") == software.derive_mac(b"label", b"context", 32, MacAlgorithm.HMAC_SHA256).sign(b"x")
+    wrapping = master.derive_wrapping(b"label", b"context", 16)
+    assert software.derive_wrapping(b"label", b"context", 16).unwrap(wrapping.wrap(bytes(16))) == bytes(16)
 
 
 def test_a_token_that_is_away_is_passed_over_and_taken_back(pair: Pair) -> None:
@@ -134,18 +222,21 @@ def test_when_every_token_is_away_it_is_an_outage(pair: Pair) -> None:
 
 
 def test_a_set_starts_while_one_token_is_away(pair: Pair, forge: Forge) -> None:
-    absent = [True]
+    absent, tries, now = [True], [0], [0.0]
 
     def opener() -> Token:
+        tries[0] += 1
         if absent[0]:
             raise BackendUnavailableError("away")
         return pair.tokens[0]
 
-    together = TokenSet([opener, lambda: pair.tokens[1]])
+    together = TokenSet([opener, lambda: pair.tokens[1]], monotonic=lambda: now[0])
     mac = together.mac_key("mac")
     tag = mac.sign(b"data")
-    assert [mac.sign(b"data") for _ in range(4)] == [tag] * 4
+    assert [mac.sign(b"data") for _ in range(40)] == [tag] * 40
+    assert tries == [1]  # opening takes time, so it is not tried for every message
     absent[0] = False
+    now[0] += RETRY_SECONDS
     assert mac.spread.on(0).sign(b"data") == tag
 
     def nobody() -> Token:
@@ -212,8 +303,9 @@ def test_session_keys_made_in_one_token_of_the_set(pair: Pair) -> None:
         assert again.verify(b"data", tags.sign(b"data"))
     with pytest.raises(KeyPolicyError):
         kek.wrap_key(together.aes_key("aes"))
-    with pytest.raises(KeyPolicyError):  # these tokens are open in this process and have no such method
-        together.wrap_for(together.generate_aes(16), spki(rsa_pair()), RsaPadding.OAEP_SHA1)
+    assert len(together.wrap_for(together.generate_aes(16), spki(rsa_pair()), RsaPadding.OAEP_SHA1)) == 256
+    with pytest.raises(KeyPolicyError):
+        together.wrap_for(together.aes_key("aes"), spki(rsa_pair()), RsaPadding.OAEP_SHA1)
     assert len(together.random(8)) == 8
     assert "AES_CBC" in together.mechanisms()
     assert set(MAC) & set(WRAP) == set()

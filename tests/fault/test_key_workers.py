@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from pkcs11 import Attribute
 
@@ -43,8 +44,8 @@ def kek_label(forge: Forge, fresh_token: TestToken) -> Iterator[str]:
 
 @pytest.fixture
 def token(forge: Forge, fresh_token: TestToken) -> Iterator[WorkerToken]:
-    """``fresh_token``, held by two workers that must answer within a second."""
-    opened = open_worker_token(fresh_token.worker_spec(forge), count=2, deadline_seconds=1)
+    """``fresh_token``, held by two workers that must answer within two seconds."""
+    opened = open_worker_token(fresh_token.worker_spec(forge), count=2, deadline_seconds=2)
     wait_until(lambda: opened.pool.size == 2)
     yield opened
     opened.close()
@@ -69,7 +70,7 @@ def test_a_stuck_worker_costs_one_call_its_deadline(token: WorkerToken, kek_labe
     started = time.monotonic()
     with pytest.raises(BackendUnavailableError, match="no answer"):
         key.wrap(bytes(16))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 3
     wait_until(lambda: works(key))
     assert token.pool.replaced >= 1
 
@@ -96,14 +97,27 @@ def test_a_dead_worker_costs_nobody_an_error(token: WorkerToken, kek_label: str)
 
 def test_what_a_worker_made_is_gone_with_it(token: WorkerToken, kek_label: str) -> None:
     made = token.generate_aes(16)
-    wrapped = token.wrapping_key(kek_label).wrap_key(made)
-    expected = made.encrypt_ecb(bytes(16))
+    assert made.encrypt_ecb(bytes(16))
     for pid in pids(token):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(BackendUnavailableError, match="lost with its worker"):
         made.encrypt_ecb(bytes(16))
-    wait_until(lambda: token.pool.size == 2)
-    assert token.wrapping_key(kek_label).unwrap_aes(wrapped).encrypt_ecb(bytes(16)) == expected
+
+
+def test_what_a_worker_made_and_wrapped_outlives_it(token: WorkerToken, kek_label: str) -> None:
+    """A session whose keys lie in its master token goes on with another worker."""
+    key = token.wrapping_key(kek_label)
+    aes, mac = token.generate_aes(16), token.generate_mac(32)
+    key.wrap_key(aes)
+    key.wrap_key(mac)
+    exchange = token.exchange_keys().generate(16)
+    exchange.wrap_under(key)
+    expected = aes.encrypt_ecb(bytes(16)), mac.sign(b"data"), exchange.wrap(bytes(16))
+    for _ in range(2):
+        for pid in pids(token):
+            os.kill(pid, signal.SIGKILL)
+        assert (aes.encrypt_ecb(bytes(16)), mac.sign(b"data"), exchange.wrap(bytes(16))) == expected
+        wait_until(lambda: token.pool.size == 2)
 
 
 def test_made_keys_nobody_holds_are_forgotten(token: WorkerToken) -> None:
@@ -120,15 +134,35 @@ def test_a_worker_that_unwrapped_enough_is_replaced_without_anybody_noticing(
     forge: Forge, fresh_token: TestToken, kek_label: str
 ) -> None:
     """SoftHSMv2 loses 250 bytes with every unwrapped key (field notes section 7)."""
-    token = open_worker_token(fresh_token.worker_spec(forge), count=2, deadline_seconds=20, unwraps_per_worker=10)
+    spec = msgspec.structs.replace(fresh_token.worker_spec(forge), recycle_after=10)
+    token = open_worker_token(spec, count=2, deadline_seconds=20)
     wait_until(lambda: token.pool.size == 2)
     first = set(pids(token))
     key = token.wrapping_key(kek_label)
     wrapped = key.wrap(bytes(16))
-    for _ in range(60):
+    until = time.monotonic() + 30
+    while token.pool.replaced < 3:
+        assert time.monotonic() < until
         assert key.unwrap(wrapped) == bytes(16)
-    assert token.pool.replaced >= 2
+        assert token.pool.size >= 2  # the next one is up before the worn one goes
     assert not first & set(pids(token))
+    token.close()
+
+
+def test_a_worn_worker_stays_for_what_only_it_has(forge: Forge, fresh_token: TestToken, kek_label: str) -> None:
+    """A key that was made and not yet wrapped is on its way into an answer; the worker goes when it is not needed."""
+    spec = msgspec.structs.replace(fresh_token.worker_spec(forge), recycle_after=1)
+    token = open_worker_token(spec, count=1, deadline_seconds=20)
+    (first,) = pids(token)
+    made = token.generate_aes(16)
+    key = token.wrapping_key(kek_label)
+    wait_until(lambda: len(pids(token)) == 2)
+    assert token.pool.size == 1
+    expected = made.encrypt_ecb(bytes(16))
+    assert key.unwrap_aes(key.wrap_key(made)).encrypt_ecb(bytes(16)) == expected
+    assert first in pids(token)
+    del made
+    wait_until(lambda: bool(token.random(1)) and first not in pids(token))
     token.close()
 
 

@@ -14,14 +14,14 @@ from hsm_msl.backend.inputs import BLOCK
 from hsm_msl.backend.pkcs11 import session_keys
 from hsm_msl.backend.pkcs11.aes import TokenAesKey, check_value
 from hsm_msl.backend.pkcs11.binding import Handle
+from hsm_msl.backend.pkcs11.connection import Connection
 from hsm_msl.backend.pkcs11.lookup import KeyName, TokenObject, key_type_of, read
 from hsm_msl.backend.pkcs11.mac import TokenMacKey
 from hsm_msl.backend.pkcs11.policy import exposure
 from hsm_msl.backend.pkcs11.session_objects import SessionObject
 from hsm_msl.backend.pkcs11.sessions import Lease
-from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.pkcs11.wrapping import TokenWrappingKey
-from hsm_msl.errors import KeyPolicyError, MechanismUnsupportedError
+from hsm_msl.errors import KeyPolicyError, MechanismUnsupportedError, UsageError
 from hsm_msl.ports import MacAlgorithm
 
 _ZERO = bytes(BLOCK)
@@ -36,9 +36,9 @@ class TokenDerivationKey:
     """A master key on a token (``derived.DerivationKey``).
 
     Args:
-        token: the token.
-        label: CKA_LABEL of an AES key that may encrypt and derive, and nothing else.
-        id: CKA_ID, where the label is not enough.
+        connection: the token.
+        label: CKA_LABEL of an AES key that may encrypt and derive, and nothing else; None with ``id``.
+        id: CKA_ID.
 
     Raises:
         MechanismUnsupportedError: the token does not derive keys by encryption.
@@ -48,10 +48,12 @@ class TokenDerivationKey:
 
     __slots__ = ("_connection", "_target")
 
-    def __init__(self, token: Token, label: str, *, id: bytes | None = None) -> None:
-        self._connection = token.connection
+    def __init__(self, connection: Connection, label: str | None, *, id: bytes | None = None) -> None:
+        if label is None and id is None:
+            raise UsageError("a key is named by its label, its ID or both")
+        self._connection = connection
         if Mechanism.AES_ECB_ENCRYPT_DATA not in self._connection.mechanisms:
-            raise MechanismUnsupportedError(f"token {token.name!r} does not derive keys by encryption")
+            raise MechanismUnsupportedError(f"token {connection.name!r} does not derive keys by encryption")
         name = KeyName(ObjectClass.SECRET_KEY, label, id)
         self._target = TokenObject(self._connection, name, check=check_value, admit=_admit)
 

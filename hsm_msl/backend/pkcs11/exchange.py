@@ -68,7 +68,7 @@ class TokenExchangeKey(TokenWrappingKey):
         """
         if not isinstance(key, TokenWrappingKey) or key.target.connection is not self._made.connection:
             raise KeyPolicyError("a key exchange key is wrapped only under a key of the same token")
-        return key.wrap_target(self._made)
+        return key.wrap_target(self._made, KeyType.AES, session_keys.WRAPPING_KEY)
 
 
 class TokenExchangeKeys:

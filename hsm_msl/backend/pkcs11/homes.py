@@ -114,6 +114,9 @@ class Homes:
     Args:
         landlord: the token connection.
         count: how many; calls on keys of different homes run side by side.
+
+    Attributes:
+        made: how many objects were made in sessions of this process, homes or not.
     """
 
     def __init__(self, landlord: Landlord, count: int) -> None:
@@ -126,8 +129,11 @@ class Homes:
 
     def next(self) -> Home:
         """Return the home for the next key."""
-        self.made += 1
         return next(self._turn)
+
+    def wear(self) -> None:
+        """Count an object made in a session: some modules never give back what one takes, however soon it goes."""
+        self.made += 1
 
     def pause(self, deadline: float) -> bool:
         """Hold every home (``Pausable``).

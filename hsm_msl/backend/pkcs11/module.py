@@ -19,7 +19,7 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_msl.backend.pkcs11.binding import attach, function_list
 from hsm_msl.backend.pkcs11.cryptoki import Cryptoki
 from hsm_msl.backend.pkcs11.errors import PASSING, code_of, translate
-from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError
+from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError, TokenAbsentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,7 +198,8 @@ class Module:
             The binding's token object, a fresh snapshot of its flags.
 
         Raises:
-            BackendConfigurationError: none or several fit; the text lists what is there.
+            TokenAbsentError: none fits; the text lists what is there.
+            BackendConfigurationError: several fit.
             BackendUnavailableError: the module cannot list its tokens now.
         """
         wanted = {"label": label, "serial": serial, "manufacturer": manufacturer, "model": model}
@@ -217,7 +218,7 @@ class Module:
             raise BackendConfigurationError(
                 f"{len(fitting)} tokens of {self.path} fit {asked}: {found}. Add the serial number"
             )
-        raise BackendConfigurationError(f"no token of {self.path} fits {asked}; present: {found or 'none'}")
+        raise TokenAbsentError(f"no token of {self.path} fits {asked}; present: {found or 'none'}")
 
     def join(self, participant: Pausable) -> None:
         """Register something that calls the module, so that forks and reloads can hold it still.

@@ -81,6 +81,7 @@ def wrap_for_peer(target: SessionObject, public_key: bytes, padding: RsaPadding)
         Attribute.MODULUS: _number(numbers.n),
         Attribute.PUBLIC_EXPONENT: _number(numbers.e),
     }
+    target.connection.homes.wear()  # the peer's key is an object for the length of the call
     return target.call(_wrap, template, mechanism, parameter)
 
 

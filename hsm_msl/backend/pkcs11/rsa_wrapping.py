@@ -83,7 +83,9 @@ class TokenRsaWrappingKey:
         target = key.target if isinstance(key, (TokenAesKey, TokenMacKey)) else None
         if not isinstance(target, SessionObject) or target.connection is not self._connection:
             raise KeyPolicyError(f"{self._target.doing}: only session keys of the same token can be wrapped")
-        return wrap_for_peer(target, self._public, _PADDING)
+        wrapped = wrap_for_peer(target, self._public, _PADDING)
+        target.packed(self._maker(wrapped, *session_keys.kind_of(key)))
+        return wrapped
 
     def unwrap_aes(self, wrapped: bytes) -> TokenAesKey:
         """Unwrap into a fresh, non-extractable AES key of the same token.
@@ -127,6 +129,11 @@ class TokenRsaWrappingKey:
     def _unwrap(self, wrapped: bytes, key_type: KeyType, uses: MechanismFlag) -> SessionObject:
         if len(wrapped) != self._key.key_size // 8 or int.from_bytes(wrapped, "big") >= self._key.public_numbers().n:
             raise DataRejectedError(REFUSED)
+        doing = f"using a key unwrapped on token {self._connection.name!r}"
+        make = self._maker(wrapped, key_type, uses)
+        return SessionObject(self._connection, self._connection.homes.next(), make, doing, lasting=True)
+
+    def _maker(self, wrapped: bytes, key_type: KeyType, uses: MechanismFlag) -> session_keys.Make:
         mechanism, parameter = self._mechanism
 
         def open_(parent: Handle, data: bytes) -> Handle:
@@ -155,8 +162,7 @@ class TokenRsaWrappingKey:
                 raise DataRejectedError(REFUSED)
             return key
 
-        doing = f"using a key unwrapped on token {self._connection.name!r}"
-        return SessionObject(self._connection, self._connection.homes.next(), make, doing, lasting=True)
+        return make
 
     def _not_for_peers(self) -> MechanismUnsupportedError:
         return MechanismUnsupportedError(f"{self._target.doing}: RSA wraps no bytes for peers, who expect RFC 3394")

@@ -16,7 +16,7 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.sessions import Lease
 from hsm_msl.errors import KeyPolicyError
-from hsm_msl.ports import MacAlgorithm
+from hsm_msl.ports import AesKey, MacAlgorithm, MacKey
 
 Make = Callable[[Lease], Handle]
 """Makes a key in a session; the binding's exceptions pass."""
@@ -43,6 +43,17 @@ def mac_key_type(algorithm: MacAlgorithm) -> KeyType:
         algorithm: HMAC keys are generic secrets, which every token with HMAC takes.
     """
     return KeyType.AES if algorithm is MacAlgorithm.AES_CMAC else KeyType.GENERIC_SECRET
+
+
+def kind_of(key: AesKey | MacKey) -> tuple[KeyType, MechanismFlag]:
+    """Return type and uses of a session key as it is unwrapped.
+
+    Args:
+        key: its handle.
+    """
+    if isinstance(key, MacKey):
+        return mac_key_type(key.algorithm), MAC_KEY
+    return KeyType.AES, DATA_KEY
 
 
 def template(uses: MechanismFlag, *, extractable: bool) -> dict[Attribute, Any]:

@@ -1,7 +1,8 @@
 """Keys that live in a session: unwrapped or made in the token, destroyed when nobody holds them.
 
 An unwrapped key heals like one on the token: its wrapped form is kept (it is ciphertext), and after a lost session it
-is unwrapped again. A key that was made in the token has no other copy and is gone with its session.
+is unwrapped again. A key that was made in the token has no other copy and is gone with its session, until it was
+wrapped under a key of the same token: from then on it is unwrapped again as well.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ class SessionObject:
             if self._lease is not lease:
                 if self._lease is not None and not self._lasting:
                     raise BackendUnavailableError(f"{self.doing}: the key was lost with its session")
+                self._connection.homes.wear()
                 self._handle = self._make(lease)
                 self._lease = lease
             return self._handle
@@ -163,6 +165,16 @@ class SessionObject:
             lease: the session of the same home.
         """
         return self.current()
+
+    def packed(self, make: Callable[[Lease], Handle]) -> None:
+        """Note how the key is had again from the form in which it left the token; it outlasts its session now.
+
+        Args:
+            make: unwraps it with a key of the same token.
+        """
+        with self._home.lock:
+            self._make = make
+            self._lasting = True
 
     def close(self) -> None:
         """Destroy the key now; later calls are usage errors. Closing twice is fine."""

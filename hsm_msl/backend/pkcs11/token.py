@@ -15,6 +15,7 @@ from hsm_msl.backend.pkcs11.agreement import TokenDhKey, TokenEcdhKey
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import Connection, TokenSelector
 from hsm_msl.backend.pkcs11.decryption import TokenDecryptionKey
+from hsm_msl.backend.pkcs11.derivation import TokenDerivationKey
 from hsm_msl.backend.pkcs11.exchange import TokenExchangeKeys, TokenUnwrappingKey
 from hsm_msl.backend.pkcs11.login import PIN_FLAGS
 from hsm_msl.backend.pkcs11.lookup import KeyName, TokenObject
@@ -23,6 +24,7 @@ from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.backend.pkcs11.policy import Role
 from hsm_msl.backend.pkcs11.public import public_half
 from hsm_msl.backend.pkcs11.recovery import RecoveryObserver
+from hsm_msl.backend.pkcs11.rsa_transport import wrap_for_peer
 from hsm_msl.backend.pkcs11.rsa_wrapping import TokenRsaWrappingKey
 from hsm_msl.backend.pkcs11.session_objects import SessionObject
 from hsm_msl.backend.pkcs11.sessions import DEFAULT_WAIT_SECONDS, Lease
@@ -31,8 +33,8 @@ from hsm_msl.backend.pkcs11.targets import AnySession
 from hsm_msl.backend.pkcs11.vendors import GENERIC, VendorProfile
 from hsm_msl.backend.pkcs11.wrapping import TokenWrappingKey
 from hsm_msl.backend.token_status import TokenStatus
-from hsm_msl.errors import UsageError
-from hsm_msl.ports import MacAlgorithm
+from hsm_msl.errors import KeyPolicyError, UsageError
+from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding
 
 LARGEST_RANDOM = 1 << 16
 
@@ -197,6 +199,15 @@ class Token:
         """
         return TokenEcdhKey.on_token(self._find(label, id, policy.AGREEMENT, public_half))
 
+    def derivation_key(self, label: str | None = None, *, id: bytes | None = None) -> TokenDerivationKey:
+        """Return a master key from which others are derived. Raises as the class says.
+
+        Args:
+            label: CKA_LABEL of an AES key that may encrypt and derive, and nothing else.
+            id: CKA_ID.
+        """
+        return TokenDerivationKey(self.connection, label, id=id)
+
     def ephemeral_dh(self, prime: int, generator: int) -> TokenDhKey:
         """Make a Diffie-Hellman key pair in a session. Raises MechanismUnsupportedError and BackendError.
 
@@ -238,6 +249,25 @@ class Token:
         """
         key_type = session_keys.mac_key_type(algorithm)
         return TokenMacKey(self._generate(key_type, size, session_keys.MAC_KEY), algorithm)
+
+    def wrap_for(self, key: AesKey | MacKey, public_key: bytes, padding: RsaPadding) -> bytes:
+        """Encrypt a session key of this token to a peer's RSA key, inside the token (``token_vault.ResidentKeys``).
+
+        Args:
+            key: made by this object.
+            public_key: SubjectPublicKeyInfo DER.
+            padding: RSA encryption padding.
+
+        Raises:
+            DataRejectedError: it is no RSA key, or too small for the session key.
+            KeyPolicyError: the session key lives elsewhere or may not leave.
+            MechanismUnsupportedError: the token does not wrap with this padding.
+            BackendError: see ``errors.translate``.
+        """
+        target = key.target if isinstance(key, TokenAesKey | TokenMacKey) else None
+        if not isinstance(target, SessionObject) or target.connection is not self.connection:
+            raise KeyPolicyError("only session keys of the token can be wrapped for a peer")
+        return wrap_for_peer(target, public_key, padding)
 
     def random(self, count: int) -> bytes:
         """Return random bytes of the token's generator.

@@ -73,6 +73,7 @@ class TokenWrappingKey:
         check_to_wrap(data, pad)
         if self._by_blocks:
             return rfc3394.wrap(self._block("encrypt"), data, pad=pad)
+        self._connection.homes.wear()
         return self._target.call(_wrap_bytes, data, self._mechanism(pad, len(data)))
 
     def unwrap(self, wrapped: bytes, *, pad: bool = False) -> bytes:
@@ -91,6 +92,7 @@ class TokenWrappingKey:
         if self._by_blocks:
             return rfc3394.unwrap(self._block("decrypt"), wrapped, pad=pad)
         mechanism = self._mechanism(pad, len(wrapped) - 8)
+        self._connection.homes.wear()
         return self._target.call(_unwrap_bytes, wrapped, mechanism, self._connection.profile.vague)
 
     def wrap_key(self, key: AesKey | MacKey) -> bytes:
@@ -106,13 +108,15 @@ class TokenWrappingKey:
         target = key.target if isinstance(key, (TokenAesKey, TokenMacKey)) else None
         if not isinstance(target, SessionObject) or target.connection is not self._connection:
             raise KeyPolicyError(f"{self._target.doing}: only session keys of the same token can be wrapped")
-        return self.wrap_target(target)
+        return self.wrap_target(target, *session_keys.kind_of(key))
 
-    def wrap_target(self, target: SessionObject) -> bytes:
+    def wrap_target(self, target: SessionObject, key_type: KeyType, uses: MechanismFlag) -> bytes:
         """Wrap a session key of the same token, of whatever use, that was made to leave it.
 
         Args:
             target: the session key.
+            key_type: its type.
+            uses: what it may do when it is unwrapped again.
 
         Raises:
             KeyPolicyError: it may not leave, or this key works by blocks.
@@ -122,7 +126,9 @@ class TokenWrappingKey:
             raise KeyPolicyError(f"{self._target.doing}: a key used by blocks wraps no keys")
         # Taken before the wrapping key's session is: two homes are never locked at once.
         handle = target.call(_itself)
-        return self._target.call(_wrap_object, handle, Mechanism.AES_KEY_WRAP)
+        wrapped = self._target.call(_wrap_object, handle, Mechanism.AES_KEY_WRAP)
+        target.packed(self._maker(wrapped, key_type, uses))
+        return wrapped
 
     def unwrap_aes(self, wrapped: bytes) -> TokenAesKey:
         """Unwrap into a fresh, non-extractable AES key of the same token.
@@ -167,14 +173,18 @@ class TokenWrappingKey:
     def _unwrap(self, wrapped: bytes, key_type: KeyType, uses: MechanismFlag) -> SessionObject:
         if self._by_blocks:
             raise KeyPolicyError(f"{self._target.doing}: a key used by blocks cannot unwrap into the token")
+        parent, make = self._target, self._maker(wrapped, key_type, uses)
+        home = parent.home if isinstance(parent, SessionObject) else self._connection.homes.next()
+        doing = f"using a key unwrapped on token {self._connection.name!r}"
+        return SessionObject(self._connection, home, make, doing, lasting=True)
+
+    def _maker(self, wrapped: bytes, key_type: KeyType, uses: MechanismFlag) -> session_keys.Make:
         parent, vague = self._target, self._connection.profile.vague
 
         def make(lease: Lease) -> Handle:
             return _unwrap_object(parent.handle_on(lease), wrapped, key_type, uses, vague)
 
-        home = parent.home if isinstance(parent, SessionObject) else self._connection.homes.next()
-        doing = f"using a key unwrapped on token {self._connection.name!r}"
-        return SessionObject(self._connection, home, make, doing, lasting=True)
+        return make
 
     def _mechanism(self, pad: bool, size: int) -> Mechanism:
         if not pad:

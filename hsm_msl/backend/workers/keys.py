@@ -6,8 +6,8 @@ import weakref
 from collections.abc import Sequence
 
 from hsm_msl.backend.inputs import check_to_wrap, check_wrapped, check_wrapped_aes
-from hsm_msl.backend.workers.pool import WorkerPool
-from hsm_msl.backend.workers.protocol import Call, Made, Recipe, Unwrapped, Value
+from hsm_msl.backend.workers.pool import WorkerLostError, WorkerPool
+from hsm_msl.backend.workers.protocol import Call, Made, Recipe, Remade, Value
 from hsm_msl.errors import BackendError, KeyPolicyError
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding, SignatureScheme, WrappingKey
 
@@ -23,16 +23,17 @@ class Remote:
         HsmMslError: what the worker says about the key.
     """
 
-    __slots__ = ("__weakref__", "pool", "recipe")
+    __slots__ = ("__weakref__", "_packed", "pool", "recipe")
 
     def __init__(self, pool: WorkerPool, recipe: Recipe) -> None:
         self.pool = pool
         self.recipe = recipe
+        self._packed: Recipe | None = None
         self.ask("ready")
         if isinstance(recipe, Made):
             weakref.finalize(self, _forget, pool, recipe).atexit = False
 
-    def ask(self, verb: str, *arguments: Value, keys: Sequence[Recipe] = (), **named: Value) -> Value:
+    def ask(self, verb: str, *arguments: Value, keys: Sequence[Remote] = (), **named: Value) -> Value:
         """Make one call. Raises HsmMslError as the worker does, BackendUnavailableError without an answer.
 
         Args:
@@ -41,10 +42,33 @@ class Remote:
             keys: other keys it takes.
             named: by name.
         """
-        value, _ = self.pool.run(Call(self.recipe, verb, list(arguments), named, list(keys)))
-        return value
+        while True:
+            recipes = [key.recipe for key in keys]
+            try:
+                value, _ = self.pool.run(Call(self.recipe, verb, list(arguments), named, recipes))
+            except WorkerLostError:
+                if not any(key.unpack() for key in (self, *keys)):
+                    raise
+            else:
+                return value
 
-    def octets(self, verb: str, *arguments: Value, keys: Sequence[Recipe] = (), **named: Value) -> bytes:
+    def packed(self, recipe: Recipe) -> None:
+        """Note how a key that one worker made is had again when that worker is gone.
+
+        Args:
+            recipe: unwraps what a key of the same token wrapped.
+        """
+        if isinstance(self.recipe, Made):
+            self._packed = recipe
+
+    def unpack(self) -> bool:
+        """Take the packed form when the worker that made the key is gone; tell whether that changed anything."""
+        if self._packed is None or not isinstance(self.recipe, Made) or self.pool.holds(self.recipe):
+            return False
+        self.recipe, self._packed = self._packed, None
+        return True
+
+    def octets(self, verb: str, *arguments: Value, keys: Sequence[Remote] = (), **named: Value) -> bytes:
         """Make a call whose answer is bytes. Raises as ``ask``; BackendError for any other answer.
 
         Args:
@@ -204,22 +228,27 @@ class WorkerWrappingKey(Remote):
         """Wrap a session key of the same worker that was made to leave it."""
         if not isinstance(key, (WorkerAesKey, WorkerMacKey)) or key.pool is not self.pool:
             raise KeyPolicyError("only session keys of the same token can be wrapped")
-        return self.octets("wrap_key", keys=[key.recipe])
+        wrapped = self.octets("wrap_key", keys=[key])
+        if isinstance(key, WorkerMacKey):
+            key.packed(Remade(self.recipe, "unwrap_mac", (wrapped, key.algorithm.name)))
+        else:
+            key.packed(Remade(self.recipe, "unwrap_aes", (wrapped,)))
+        return wrapped
 
     def unwrap_aes(self, wrapped: bytes) -> WorkerAesKey:
         """Unwrap into a fresh, non-extractable AES key of the token."""
         check_wrapped_aes(wrapped)
-        return WorkerAesKey(self.pool, Unwrapped(self.recipe, "unwrap_aes", wrapped))
+        return WorkerAesKey(self.pool, Remade(self.recipe, "unwrap_aes", (wrapped,)))
 
     def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> WorkerMacKey:
         """Unwrap into a fresh, non-extractable MAC key of the token."""
         check_wrapped(wrapped)
-        return WorkerMacKey(self.pool, Unwrapped(self.recipe, "unwrap_mac", wrapped, algorithm.name), algorithm)
+        return WorkerMacKey(self.pool, Remade(self.recipe, "unwrap_mac", (wrapped, algorithm.name)), algorithm)
 
     def unwrap_wrapping(self, wrapped: bytes) -> WorkerWrappingKey:
         """Unwrap into a fresh, non-extractable key-encrypting key of the token."""
         check_wrapped_aes(wrapped)
-        return WorkerWrappingKey(self.pool, Unwrapped(self.recipe, "unwrap_wrapping", wrapped))
+        return WorkerWrappingKey(self.pool, Remade(self.recipe, "unwrap_wrapping", (wrapped,)))
 
 
 class WorkerExchangeKey(WorkerWrappingKey):
@@ -235,7 +264,9 @@ class WorkerExchangeKey(WorkerWrappingKey):
         """Return this key wrapped under another one of the same worker."""
         if not isinstance(key, WorkerWrappingKey) or key.pool is not self.pool:
             raise KeyPolicyError("a key exchange key is wrapped only under a key of the same token")
-        return self.octets("wrap_under", keys=[key.recipe])
+        wrapped = self.octets("wrap_under", keys=[key])
+        self.packed(Remade(key.recipe, "unwrap_wrapping", (wrapped,)))
+        return wrapped
 
 
 class WorkerUnwrappingKey(Remote):
@@ -254,8 +285,26 @@ class WorkerUnwrappingKey(Remote):
 
     def unwrap_exchange(self, wrapped: bytes, padding: RsaPadding, size: int) -> WorkerWrappingKey:
         """Open a key exchange key into a non-extractable handle beside this key."""
-        number, worker = self.pool.run(Call(self.recipe, "unwrap_exchange", [wrapped, padding.name, size]))
-        return WorkerWrappingKey(self.pool, made(worker, number))
+        return WorkerWrappingKey(self.pool, Remade(self.recipe, "unwrap_exchange", (wrapped, padding.name, size)))
+
+
+class WorkerDerivationKey(Remote):
+    """A master key in a worker, from which others are derived (``derived.DerivationKey``)."""
+
+    __slots__ = ()
+
+    def derive_aes(self, label: bytes, context: bytes, size: int) -> WorkerAesKey:
+        """Return a derived AES key of ``size`` bytes."""
+        return WorkerAesKey(self.pool, Remade(self.recipe, "derive_aes", (label, context, size)))
+
+    def derive_mac(self, label: bytes, context: bytes, size: int, algorithm: MacAlgorithm) -> WorkerMacKey:
+        """Return a derived MAC key of ``size`` bytes."""
+        recipe = Remade(self.recipe, "derive_mac", (label, context, size, algorithm.name))
+        return WorkerMacKey(self.pool, recipe, algorithm)
+
+    def derive_wrapping(self, label: bytes, context: bytes, size: int) -> WorkerWrappingKey:
+        """Return a derived key-encrypting key of ``size`` bytes."""
+        return WorkerWrappingKey(self.pool, Remade(self.recipe, "derive_wrapping", (label, context, size)))
 
 
 def made(worker: int, number: Value) -> Made:

@@ -2,6 +2,9 @@
 
 A worker that hangs inside its module cannot be asked to stop, so it is killed. A call whose worker died may repeat,
 so another worker does it; a call that is stuck is answered with an outage when its deadline is over.
+
+A worker that says it is worn, because its module lost memory with every key, works on until the next one is up, one
+worker at a time. Then it only answers for keys that nobody else has, and ends when those are gone.
 """
 
 from __future__ import annotations
@@ -18,39 +21,56 @@ from collections.abc import Callable
 import msgspec
 
 from hsm_msl.backend.workers.protocol import (
+    MAKES,
     Answer,
     Call,
+    Hello,
     Made,
     Recipe,
-    Unwrapped,
+    Remade,
     Value,
     WorkerSpec,
     receive,
     result_of,
     send,
 )
-from hsm_msl.errors import BackendConfigurationError, BackendError, BackendUnavailableError
+from hsm_msl.errors import (
+    BackendConfigurationError,
+    BackendError,
+    BackendUnavailableError,
+    TokenAbsentError,
+)
 
 START_SECONDS = 30.0
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
+DRAIN_SECONDS = 60.0
+"""How long a worn worker stays for keys that only it has."""
+
+STAGGER = 0.4
+"""By what share of its time the first of several workers is replaced before the last, when all are equally busy."""
+
+
+class WorkerLostError(BackendUnavailableError):
+    """What a worker made in a session is gone with it."""
 
 
 class Worker:
     """One process and its socket.
 
     Args:
-        spec: what it opens.
-        number: tells its session keys from those of others.
+        hello: its number, which tells its session keys from those of others, and what it opens.
 
     Raises:
         BackendConfigurationError: it says that a person must act.
         BackendUnavailableError: it does not start.
     """
 
-    def __init__(self, spec: WorkerSpec, number: int) -> None:
-        self.number = number
-        self.unwraps = 0
+    def __init__(self, hello: Hello) -> None:
+        self.number = hello.number
+        self.worn = False
+        self.made: set[int] = set()
+        self.leaves_at: float | None = None
         ours, theirs = socket.socketpair()
         try:
             # Without -c or a script of ours on the path; the PIN goes neither into arguments nor environment.
@@ -68,8 +88,8 @@ class Worker:
         self._channel = ours
         ours.settimeout(START_SECONDS)
         try:
-            send(ours, _Hello(number, spec))
-            result_of(_ANSWERS.decode(receive(ours)))
+            send(ours, hello)
+            self.label = str(result_of(_ANSWERS.decode(receive(ours))))
         except (EOFError, OSError):
             self.kill()
             raise BackendUnavailableError("a token worker ended while it started") from None
@@ -108,11 +128,6 @@ class Worker:
             self._process.wait()
 
 
-class _Hello(msgspec.Struct, array_like=True):
-    number: int
-    spec: WorkerSpec
-
-
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
 
@@ -123,8 +138,6 @@ class WorkerPool:
         spec: what they open.
         count: how many.
         deadline_seconds: how long a call may take, waiting included.
-        unwraps_per_worker: after how many unwrapped keys a worker is replaced, for modules that lose memory with
-            each; 0 means never.
         monotonic: seconds that never run backwards.
 
     Raises:
@@ -138,23 +151,24 @@ class WorkerPool:
         *,
         count: int = 2,
         deadline_seconds: float = 5.0,
-        unwraps_per_worker: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
+        self._count = count
         self._deadline = deadline_seconds
-        self._unwraps = unwraps_per_worker
         self._clock = monotonic
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
         self._idle: deque[Worker] = deque()
         self._alive: dict[int, Worker] = {}
+        self._worn: Worker | None = None  # the one whose successor is being started
         self._missing = 0
         self._failure: BackendError | None = None
         self._forgotten: deque[Made] = deque()
         self._closed = False
         self.replaced = 0
-        first = Worker(spec, next(self._numbers))
+        first = self._start()
+        self.label = first.label
         self._alive[first.number] = first
         self._idle.append(first)
         for _ in range(count - 1):
@@ -162,13 +176,22 @@ class WorkerPool:
 
     @property
     def size(self) -> int:
-        """How many workers are alive."""
-        return len(self._alive)
+        """How many workers take calls."""
+        with self._changed:
+            return sum(worker.leaves_at is None for worker in self._alive.values())
 
     def workers(self) -> list[int]:
         """Return the process IDs of the workers that are alive."""
         with self._changed:
             return [worker.pid for worker in self._alive.values()]
+
+    def holds(self, recipe: Made) -> bool:
+        """Tell whether the worker that made something is alive.
+
+        Args:
+            recipe: what was made.
+        """
+        return recipe.worker in self._alive
 
     def run(self, call: Call) -> tuple[Value, int]:
         """Let a worker answer a call.
@@ -181,6 +204,7 @@ class WorkerPool:
 
         Raises:
             HsmMslError: what the worker raised.
+            WorkerLostError: the worker that made the key is gone.
             BackendUnavailableError: no worker answered before the deadline.
             BackendConfigurationError: workers do not start until a person acts.
         """
@@ -200,7 +224,9 @@ class WorkerPool:
             except BaseException:  # an interrupt: the answer to this call must not meet the next one
                 self._lose(worker)
                 raise
-            worker.unwraps += call.verb.startswith("unwrap")
+            worker.worn |= answer.worn
+            if call.verb in MAKES and isinstance(answer.value, int):
+                worker.made.add(answer.value)
             self._give(worker)
             return result_of(answer), worker.number
 
@@ -229,9 +255,13 @@ class WorkerPool:
                 recipe = self._forgotten.popleft()
             except IndexError:
                 return
-            if recipe.worker == worker.number:
+            maker = self._alive.get(recipe.worker)
+            if maker is None:
+                continue
+            maker.made.discard(recipe.number)
+            if maker is worker:
                 worker.call(Call(recipe, "forget", []), deadline)
-            elif recipe.worker in self._alive:
+            elif maker.leaves_at is None:
                 self._forgotten.append(recipe)
 
     def _take(self, deadline: float, pinned: int | None) -> Worker:
@@ -240,9 +270,9 @@ class WorkerPool:
                 if self._closed:
                     raise BackendUnavailableError("the token was closed")
                 if pinned is not None and pinned not in self._alive:
-                    raise BackendUnavailableError("a key made in a session was lost with its worker")
+                    raise WorkerLostError("a key made in a session was lost with its worker")
                 for worker in self._idle:
-                    if pinned is None or worker.number == pinned:
+                    if worker.leaves_at is None if pinned is None else worker.number == pinned:
                         self._idle.remove(worker)
                         return worker
                 if not self._alive and self._failure is not None:
@@ -251,23 +281,46 @@ class WorkerPool:
                     raise BackendUnavailableError(f"no token worker became free in {self._deadline:.1f} s")
 
     def _give(self, worker: Worker) -> None:
-        if self._unwraps and worker.unwraps >= self._unwraps:
-            self._lose(worker, gently=True)
-            return
         with self._changed:
             if not self._closed:
                 self._idle.append(worker)
                 self._changed.notify_all()
+            replace = worker.worn and self._worn is None and worker.leaves_at is None
+            if replace:
+                self._worn = worker
+        if replace:
+            self._replace()
+        self._dismiss()
 
-    def _lose(self, worker: Worker, *, gently: bool = False) -> None:
+    def _dismiss(self) -> None:
+        """Stop the worn workers that have a successor and hold nothing that only they have."""
+        now = self._clock()
         with self._changed:
-            self._alive.pop(worker.number, None)
+            done = [
+                worker
+                for worker in self._idle
+                if worker.leaves_at is not None and (not worker.made or now >= worker.leaves_at)
+            ]
+            for worker in done:
+                self._idle.remove(worker)
+                self._alive.pop(worker.number, None)
+            self.replaced += len(done)
+        for worker in done:
+            worker.stop()
+
+    def _lose(self, worker: Worker) -> None:
+        with self._changed:
+            known = self._alive.pop(worker.number, None)
+            expected = worker.leaves_at is not None or worker is self._worn  # its successor is here or on its way
+            if worker is self._worn:
+                self._worn = None
             self._changed.notify_all()
             closed = self._closed
-        (worker.stop if gently else worker.kill)()
-        if not closed:
+        worker.kill()
+        if known is not None and not closed:
             self.replaced += 1
-            self._replace()
+            if not expected:
+                self._replace()
 
     def _replace(self) -> None:
         with self._changed:
@@ -276,11 +329,18 @@ class WorkerPool:
                 return  # the thread that is at work takes this one as well
         threading.Thread(target=self._start_missing, name="token-workers", daemon=True).start()
 
+    def _start(self) -> Worker:
+        number = next(self._numbers)
+        turn = (number - 1) % self._count
+        return Worker(Hello(number, self._spec, 1.0 - STAGGER * turn / self._count))
+
     def _start_missing(self) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
-                worker = Worker(self._spec, next(self._numbers))
+                worker = self._start()
+            except TokenAbsentError as error:  # it was there when the service started, so this is an outage
+                failure: BackendError = BackendUnavailableError(str(error))
             except BackendConfigurationError as error:
                 # Most of all a refused PIN: another process would try it again, and another.
                 with self._changed:
@@ -288,27 +348,40 @@ class WorkerPool:
                     self._changed.notify_all()
                 return
             except BackendError as error:
-                with self._changed:
-                    self._failure = error
-                    self._changed.notify_all()
-                    if self._changed.wait_for(lambda: self._closed, pause):
-                        return
-                pause = min(LONGEST_PAUSE, pause * 2)
+                failure = error
+            else:
+                if not self._welcome(worker):
+                    return
+                pause = FIRST_PAUSE
                 continue
             with self._changed:
-                self._failure = None
-                self._missing -= 1
-                left = self._missing
-                if not self._closed:
-                    self._alive[worker.number] = worker
-                    self._idle.append(worker)
-                    self._changed.notify_all()
-            if self._closed:
-                worker.stop()
-                return
-            if not left:
-                return
-            pause = FIRST_PAUSE
+                self._failure = failure
+                self._changed.notify_all()
+                if self._changed.wait_for(lambda: self._closed, pause):
+                    return
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _welcome(self, worker: Worker) -> bool:
+        """Give a worker that has started to the callers; tell whether another one is missing."""
+        with self._changed:
+            self._failure = None
+            self._missing -= 1
+            more = self._missing > 0 and not self._closed
+            if not self._closed:
+                self._alive[worker.number] = worker
+                self._idle.append(worker)
+                self._relieve()
+                self._changed.notify_all()
+        if self._closed:
+            worker.stop()
+        self._dismiss()
+        return more
+
+    def _relieve(self) -> None:
+        """Let the worn worker take no more calls, now that there is one in its place; the lock is held."""
+        worn, self._worn = self._worn, None
+        if worn is not None:
+            worn.leaves_at = self._clock() + DRAIN_SECONDS
 
 
 def _pinned(call: Call) -> int | None:
@@ -320,6 +393,6 @@ def _pinned(call: Call) -> int | None:
 
 
 def _root(recipe: Recipe) -> Recipe:
-    while isinstance(recipe, Unwrapped):
+    while isinstance(recipe, Remade):
         recipe = recipe.parent
     return recipe

@@ -1,8 +1,8 @@
 """What goes between a service and the process that holds its token: frames of msgpack over a socket pair.
 
-A call names its key by a *recipe*, from which any worker can get the handle: a name on the token, or ciphertext that
-another recipe unwraps. So workers keep no state that matters, and any of them may answer any call. Only what was made
-in one worker's session (``made``) belongs to that worker.
+A call names its key by a *recipe*, from which any worker can get the handle: a name on the token, or what another
+recipe unwraps or derives. So workers keep no state that matters, and any of them may answer any call. Only what was
+made in one worker's session (``made``) belongs to that worker.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hsm_msl.errors import (
     KeyNotFoundError,
     KeyPolicyError,
     MechanismUnsupportedError,
+    TokenAbsentError,
     UsageError,
 )
 
@@ -40,17 +41,32 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         module: path or alias of the PKCS#11 module.
         label: the token's label, or None.
         serial: its serial number, or None.
+        manufacturer: its manufacturer, or None.
+        model: its model, or None.
         pin: the PIN source as text; the worker reads it itself.
-        profile: name of the vendor profile.
+        profile: name of the vendor profile; None lets the worker choose by what the token says of itself.
         reserved: the module's parameter string, or None.
+        recycle_after: after how many keys unwrapped or made the worker reports itself worn; 0 for never, None for
+            the profile's number.
     """
 
     module: str
     label: str | None = None
     serial: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
     pin: str | None = None
-    profile: str = "generic"
+    profile: str | None = None
     reserved: str | None = None
+    recycle_after: int | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """The first frame: which worker it is, what it opens, and at what share of ``recycle_after`` it is worn."""
+
+    number: int
+    spec: WorkerSpec
+    share: float = 1.0
 
 
 class OnToken(msgspec.Struct, frozen=True, tag="token"):
@@ -63,13 +79,12 @@ class OnToken(msgspec.Struct, frozen=True, tag="token"):
     by_blocks: bool = False
 
 
-class Unwrapped(msgspec.Struct, frozen=True, tag="unwrapped"):
-    """A session key that the parent unwraps: ``unwrap_aes``, ``unwrap_mac`` or ``unwrap_wrapping``."""
+class Remade(msgspec.Struct, frozen=True, tag="remade"):
+    """A session key that the parent unwraps or derives, and can again: one of ``REMAKES`` and its arguments."""
 
     parent: Recipe
     verb: str
-    wrapped: bytes
-    algorithm: str | None = None
+    arguments: tuple[Value, ...]
 
 
 class Made(msgspec.Struct, frozen=True, tag="made"):
@@ -83,7 +98,25 @@ class TokenItself(msgspec.Struct, frozen=True, tag="itself"):
     """The token, for calls that need no key."""
 
 
-Recipe: TypeAlias = OnToken | Unwrapped | Made | TokenItself
+Recipe: TypeAlias = OnToken | Remade | Made | TokenItself
+
+REMAKES = frozenset(
+    (
+        "unwrap_aes",
+        "unwrap_mac",
+        "unwrap_wrapping",
+        "unwrap_exchange",
+        "derive_aes",
+        "derive_mac",
+        "derive_wrapping",
+    )
+)
+"""Calls whose result is a key again, the same one each time."""
+
+MAKES = frozenset(
+    ("generate_aes", "generate_mac", "generate_exchange", "agreed_wrapping", "ephemeral_dh", "ephemeral_ecdh")
+)
+"""Calls whose result stays with the worker that made it."""
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
@@ -97,11 +130,12 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """The result, or the name and text of one of our exceptions."""
+    """The result, or the name and text of one of our exceptions; and whether the worker wants to be replaced."""
 
     value: Value = None
     error: str | None = None
     text: str = ""
+    worn: bool = False
 
 
 _ERRORS: dict[str, type[HsmMslError]] = {
@@ -114,6 +148,7 @@ _ERRORS: dict[str, type[HsmMslError]] = {
         KeyNotFoundError,
         KeyPolicyError,
         MechanismUnsupportedError,
+        TokenAbsentError,
         UsageError,
     )
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,19 +15,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.pkcs11 import module
 from hsm_msl.backend.pkcs11.connection import TokenSelector
-from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.pkcs11.token import Token, open_token
-from hsm_msl.backend.pkcs11.vendors import PROFILES
+from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
 from hsm_msl.backend.workers.protocol import (
+    REMAKES,
     Answer,
     Call,
+    Hello,
     Made,
     OnToken,
     Recipe,
+    Remade,
     TokenItself,
-    Unwrapped,
     Value,
-    WorkerSpec,
     receive,
     refusal,
     send,
@@ -46,6 +48,7 @@ ROLES = frozenset(
         "decryption_key",
         "unwrapping_key",
         "agreement_key",
+        "derivation_key",
     )
 )
 CURVES: dict[str, ec.EllipticCurve] = {
@@ -55,10 +58,12 @@ CURVES: dict[str, ec.EllipticCurve] = {
 }
 
 # Arguments that are members of an enumeration travel by name; the verb tells of which.
-_ENUMERATIONS: dict[str, type[SignatureScheme] | type[RsaPadding]] = {
+_ENUMERATIONS: dict[str, type[SignatureScheme] | type[RsaPadding] | type[MacAlgorithm]] = {
     "sign": SignatureScheme,
     "decrypt": RsaPadding,
     "unwrap_exchange": RsaPadding,
+    "unwrap_mac": MacAlgorithm,
+    "derive_mac": MacAlgorithm,
     "wrap_for_rsa": RsaPadding,
     "wrap_for": RsaPadding,
 }
@@ -81,7 +86,6 @@ VERBS = frozenset(
         "wrap_key",
         "wrap_for_rsa",
         "wrap_under",
-        "unwrap_exchange",
         "ready",
         "public_key",
         "public_value",
@@ -111,7 +115,6 @@ class TokenServer:
     def __init__(self, token: Token, number: int) -> None:
         self._token = token
         self._number = number
-        self._resident = TokenResidentKeys(token)
         self._handles: OrderedDict[Recipe, Any] = OrderedDict()
         self._made: dict[int, Any] = {}
         self._counter = 0
@@ -128,7 +131,7 @@ class TokenServer:
         try:
             if call.verb not in VERBS:
                 raise UsageError(f"no such call: {call.verb!r}")
-            return Answer(self._run(call))
+            return Answer(self._run(call), worn=self._token.connection.worn)
         except HsmMslError as error:
             return refusal(error)
         except Exception as error:  # whatever it is, the service must hear of it
@@ -146,10 +149,7 @@ class TokenServer:
         if call.verb in ("public_key", "public_value"):
             value: bytes = getattr(handle, call.verb)
             return value
-        result = getattr(handle, call.verb)(*self._arguments(call), **call.named)
-        if call.verb == "unwrap_exchange":
-            return self._keep(result)
-        answer: Value = result
+        answer: Value = getattr(handle, call.verb)(*self._arguments(call), **call.named)
         return answer
 
     def _run_token(self, call: Call) -> Value:
@@ -173,13 +173,11 @@ class TokenServer:
             case "ephemeral_ecdh":
                 return self._keep(token.ephemeral_ecdh(CURVES[arguments[0]]))
             case "wrap_for":
-                return self._resident.wrap_for(*arguments)
+                return token.wrap_for(*arguments)
         raise UsageError(f"no such call on a token: {call.verb!r}")
 
     def _arguments(self, call: Call) -> list[Any]:
-        members = _ENUMERATIONS.get(call.verb)
-        values = [members[item] if members and isinstance(item, str) else item for item in call.arguments]
-        return [*(self._handle(recipe) for recipe in call.keys), *values]
+        return [*(self._handle(recipe) for recipe in call.keys), *_members(call.verb, call.arguments)]
 
     def _handle(self, recipe: Recipe) -> Any:
         if isinstance(recipe, Made):
@@ -196,13 +194,12 @@ class TokenServer:
         return handle
 
     def _open(self, recipe: Recipe) -> Any:
-        algorithm = getattr(recipe, "algorithm", None)
-        extra = () if algorithm is None else (MacAlgorithm[algorithm],)
         if isinstance(recipe, OnToken) and recipe.role in ROLES:
+            extra = () if recipe.algorithm is None else (MacAlgorithm[recipe.algorithm],)
             named = {"by_blocks": True} if recipe.by_blocks else {}
             return getattr(self._token, recipe.role)(recipe.label, *extra, id=recipe.id, **named)
-        if isinstance(recipe, Unwrapped) and recipe.verb in ("unwrap_aes", "unwrap_mac", "unwrap_wrapping"):
-            return getattr(self._handle(recipe.parent), recipe.verb)(recipe.wrapped, *extra)
+        if isinstance(recipe, Remade) and recipe.verb in REMAKES:
+            return getattr(self._handle(recipe.parent), recipe.verb)(*_members(recipe.verb, recipe.arguments))
         raise UsageError("no such key")
 
     def _keep(self, handle: Any) -> int:
@@ -217,6 +214,11 @@ class TokenServer:
             self._handles.pop(recipe, None)
 
 
+def _members(verb: str, arguments: Iterable[Value]) -> list[Any]:
+    members = _ENUMERATIONS.get(verb)
+    return [members[item] if members and isinstance(item, str) else item for item in arguments]
+
+
 def serve(channel: socket.socket) -> None:
     """Open the token that the first frame describes, report, and answer calls until the other end is gone.
 
@@ -228,25 +230,36 @@ def serve(channel: socket.socket) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    number, spec = msgspec.msgpack.decode(receive(channel), type=tuple[int, WorkerSpec])
+    hello = msgspec.msgpack.decode(receive(channel), type=Hello)
     try:
-        server = TokenServer(_open(spec), number)
+        token = _open(hello)
     except HsmMslError as error:
         send(channel, refusal(error))
         return
-    send(channel, Answer())
+    server = TokenServer(token, hello.number)
+    send(channel, Answer(token.name))
     calls = msgspec.msgpack.Decoder(Call)
     while True:
         send(channel, server.answer(calls.decode(receive(channel))))
 
 
-def _open(spec: WorkerSpec) -> Token:
-    profile = PROFILES.get(spec.profile)
-    if profile is None:
+def _open(hello: Hello) -> Token:
+    spec = hello.spec
+    if spec.profile is not None and spec.profile not in PROFILES:
         raise BackendConfigurationError(f"no vendor profile {spec.profile!r}; known: {', '.join(sorted(PROFILES))}")
+    loaded = module.load(spec.module, reserved=spec.reserved)
+    selector = TokenSelector(spec.label, spec.serial, spec.manufacturer, spec.model)
+    if spec.profile is None:
+        found = selector.find(loaded)
+        profile = recognise(found.manufacturer_id, found.model)
+    else:
+        profile = PROFILES[spec.profile]
+    limit = profile.unwraps_per_process if spec.recycle_after is None else spec.recycle_after
+    if limit:
+        limit = max(1, round(limit * hello.share))
     return open_token(
-        module.load(spec.module, reserved=spec.reserved),
-        TokenSelector(label=spec.label, serial=spec.serial),
+        loaded,
+        selector,
         pin_source(spec.pin) if spec.pin is not None else None,
-        profile,
+        replace(profile, unwraps_per_process=limit),
     )

@@ -11,6 +11,7 @@ from hsm_msl.backend.workers.keys import (
     WorkerAesKey,
     WorkerAgreementKey,
     WorkerDecryptionKey,
+    WorkerDerivationKey,
     WorkerExchangeKey,
     WorkerMacKey,
     WorkerSigningKey,
@@ -26,23 +27,20 @@ from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding
 R = TypeVar("R", bound=Remote)
 
 
-def open_worker_token(
-    spec: WorkerSpec, *, count: int = 2, deadline_seconds: float = 5.0, unwraps_per_worker: int = 0
-) -> WorkerToken:
+def open_worker_token(spec: WorkerSpec, *, count: int = 2, deadline_seconds: float = 5.0) -> WorkerToken:
     """Start workers and return the token they hold.
 
     Args:
         spec: which token, and how to log in.
         count: how many workers.
         deadline_seconds: how long a call may take, waiting included.
-        unwraps_per_worker: after how many unwrapped keys a worker is replaced; 0 means never.
 
     Raises:
         BackendConfigurationError: no such token, or its PIN is missing, refused or not to be tried.
         BackendUnavailableError: the token gives no answer.
     """
-    pool = WorkerPool(spec, count=count, deadline_seconds=deadline_seconds, unwraps_per_worker=unwraps_per_worker)
-    return WorkerToken(pool, spec.label or "?")
+    pool = WorkerPool(spec, count=count, deadline_seconds=deadline_seconds)
+    return WorkerToken(pool, pool.label)
 
 
 class WorkerToken:
@@ -94,6 +92,10 @@ class WorkerToken:
     def agreement_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerAgreementKey:
         """Return an EC private key on the token that agrees on keys."""
         return WorkerAgreementKey(self.pool, OnToken("agreement_key", label, id))
+
+    def derivation_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerDerivationKey:
+        """Return a master key from which others are derived."""
+        return WorkerDerivationKey(self.pool, OnToken("derivation_key", label, id))
 
     def ephemeral_dh(self, prime: int, generator: int) -> WorkerAgreementKey:
         """Make a Diffie-Hellman key pair in a worker's session."""

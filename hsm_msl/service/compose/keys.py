@@ -50,6 +50,7 @@ from hsm_msl.service.key_sections import (
     PublicKeySection,
     TokenSection,
 )
+from hsm_msl.service.key_uses import uses_of
 
 _NO_KEY = "make or import it with hsm-provision apply"
 _MAX_KEY_FILE = 65536
@@ -101,6 +102,10 @@ class KeySources:
     def close(self) -> None:
         """Log out of every token."""
         self._closing.close()
+
+    def opened(self) -> Mapping[str, Token]:
+        """Return the tokens that are open, by name."""
+        return dict(self._open)
 
     def token(self, key: str, name: str | None) -> Token:
         """Return a token, logged in.
@@ -235,7 +240,7 @@ class KeySources:
         """Return a master key from which a token derives others. Raises as ``ring``."""
         token = self.token(f"{where}.token", name)
         try:
-            key = TokenDerivationKey(token, label)
+            key = token.derivation_key(label)
         except (KeyNotFoundError, KeyPolicyError, MechanismUnsupportedError) as error:
             raise self._config.error(f"{where}.label", f"{error}; {_NO_KEY}") from None
         self.places.append((f"key {label}", f"in token {token.name!r}, which it never leaves"))

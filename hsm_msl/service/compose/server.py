@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from hsm_msl.backend.pkcs11.resident_keys import TokenResidentKeys
 from hsm_msl.backend.software import SoftwareEphemeralKeys
 from hsm_msl.backend.token_vault import TokenVault
 from hsm_msl.crypto.sealing import HostVault
@@ -35,9 +34,12 @@ from hsm_msl.service.compose.rings import Rings, key_manifest
 from hsm_msl.service.compose.state import ServerState, open_state, renewal_policy
 from hsm_msl.service.compose.users import user_services
 from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
-from hsm_msl.service.event_log import EventLog
+from hsm_msl.service.event_log import EventLog, Listeners
 from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
 from hsm_msl.service.load import Load
+from hsm_msl.service.message_counts import MessageCounts
+from hsm_msl.service.metric_sources import message_source, token_source
+from hsm_msl.service.metrics import Metrics
 from hsm_msl.service.ring_context import RingContext
 from hsm_msl.service.server_sections import RuleSection
 from hsm_msl.service.user_texts import user_texts
@@ -57,6 +59,8 @@ class ComposedServer:
         ring: the token keys.
         state: stores and rules.
         load: counts the messages in work.
+        counts: counts what became of messages.
+        metrics: what this process exports.
     """
 
     server: MslServer
@@ -65,6 +69,8 @@ class ComposedServer:
     ring: TokenKeyRing
     state: ServerState
     load: Load
+    counts: MessageCounts
+    metrics: Metrics
     _closing: ExitStack = field(repr=False)
 
     @property
@@ -123,10 +129,20 @@ def compose_server(
         composition = _Composition(config, closing, clock, random)
         context = composition.context()
         composition.rings.follow(closing, composition.forget_tokens)
-        server = MslServer(context, application, events=EventLog(), chunk_bytes=config.document.limits.chunk)
+        counts = MessageCounts(clock)
+        events = Listeners((EventLog(), counts))
+        server = MslServer(context, application, events=events, chunk_bytes=config.document.limits.chunk)
         places = tuple(composition.sources.places)
         return ComposedServer(
-            server, context, places, composition.ring, composition.state, composition.load, closing.pop_all()
+            server,
+            context,
+            places,
+            composition.ring,
+            composition.state,
+            composition.load,
+            counts,
+            composition.metrics(counts),
+            closing.pop_all(),
         )
 
 
@@ -179,6 +195,11 @@ class _Composition:
         for cache in self.caches:
             cache.clear()
 
+    def metrics(self, counts: MessageCounts) -> Metrics:
+        """Return what this process exports."""
+        caches = dict(zip(("master", "user", "service"), self.caches, strict=True))
+        return Metrics((token_source(self.sources.opened), message_source(counts, self.load, caches)))
+
     def context(self) -> MslContext:
         """Return the finished context."""
         config, document = self.config, self.config.document
@@ -227,7 +248,7 @@ class _Composition:
                     f"token {token.name!r} has no {TOKEN_KEYS} wrapping key to pack them with",
                 )
             self.sources.places.append(("session keys", f"in token {token.name!r}, which they leave only wrapped"))
-            return TokenVault(TokenResidentKeys(token), self.ring)
+            return TokenVault(token, self.ring)
         self.sources.places.append(("session keys", "sealed in master tokens; in this process while in use"))
         if section.source == "system":
             return HostVault(self.random)

@@ -22,8 +22,8 @@ class VendorProfile:
             the key is tried on good input before anybody is blamed.
         padded_wrap: the mechanism that is RFC 5649 on this token, or None.
         ragged_key_wrap: whether RFC 5649 is right for lengths that are no multiple of 8.
-        bytes_lost_per_unwrap: memory the module never gives back for each unwrapped key.
-        unwraps_per_process: after how many unwrapped keys a worker process should be replaced; 0 means never.
+        bytes_lost_per_unwrap: memory the module keeps for each key unwrapped or made in a session.
+        unwraps_per_process: after how many such keys it should start anew; 0 means never.
         keep_alive_seconds: how often an idle token wants a call; None means never.
         largest_input: the most bytes the token takes in one call; None means no limit worth knowing.
         one_call: whether two calls must never run side by side in one process, because the module does not stand it.
