@@ -33,7 +33,7 @@ from hsm_msl.msl.keyx.base import PendingKeyRequest
 from hsm_msl.msl.message.decode import SessionLookup
 from hsm_msl.msl.message.error_header import ErrorHeader
 from hsm_msl.msl.message.header import MessageHeader, encode_header
-from hsm_msl.msl.message.reader import MessageReader
+from hsm_msl.msl.message.reader import MessageReader, check_whole
 from hsm_msl.msl.message.writer import MessageWriter
 from hsm_msl.msl.recovery import Recovery
 from hsm_msl.msl.renewal import RenewalLock
@@ -124,6 +124,7 @@ class MslClient:
         conversation = self.stream(message)
         answer: bytes | None = None
         delivered: list[bytes] = []
+        size = received = 0
         try:
             step = next(conversation)
             while True:
@@ -132,7 +133,10 @@ class MslClient:
                     answer = yield Send(b"".join(step.pieces))
                 elif isinstance(step, Receive):
                     reply, answer = answer or b"", b""
+                    received += len(reply)
                 elif isinstance(step, Deliver):
+                    size += len(step.data)
+                    check_whole(size, received)
                     delivered.append(step.data)
                 else:
                     yield step

@@ -38,7 +38,7 @@ MAX_INFLATE_RATIO: Final = 200
 """Uncompressed bytes per compressed byte before reading stops: the reference's limit (section 10.1)."""
 
 MAX_INFLATED_BYTES: Final = 64 * 1024 * 1024
-"""Uncompressed bytes of one chunk or token, whatever the ratio allows: a bound on memory, not on messages."""
+"""Uncompressed bytes of one chunk or token, and of a whole payload in memory unless more than that came."""
 
 MAX_GZIP_MEMBERS: Final = 16
 """Members of one GZIP stream. Writers emit one; each costs a decompressor and a copy of what follows it."""

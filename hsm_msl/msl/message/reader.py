@@ -11,6 +11,7 @@ from hsm_msl.msl.message.decode import HeaderDecoder, SessionLookup
 from hsm_msl.msl.message.error_header import ErrorHeader
 from hsm_msl.msl.message.header import MessageHeader
 from hsm_msl.msl.message.payload import FIRST_CHUNK_NUMBER, decode_chunk
+from hsm_msl.wire.limits import MAX_INFLATED_BYTES
 from hsm_msl.wire.tokenizer import Tokenizer
 
 
@@ -27,7 +28,7 @@ class MessageReader:
         tokenizer: the stream, when it carries several messages.
     """
 
-    __slots__ = ("_decoder", "_ended", "_finished", "_header", "_next_chunk", "_tokenizer")
+    __slots__ = ("_decoder", "_ended", "_fed", "_finished", "_header", "_next_chunk", "_tokenizer")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class MessageReader:
         self._next_chunk = FIRST_CHUNK_NUMBER
         self._finished = False
         self._ended = False
+        self._fed = 0
 
     @property
     def message_id(self) -> int | None:
@@ -71,6 +73,7 @@ class MessageReader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the stream. Raises MslError MSL_PARSE_ERROR when an object grows too large."""
+        self._fed += len(data)
         self._tokenizer.feed(data)
 
     def end_input(self) -> None:
@@ -119,11 +122,31 @@ class MessageReader:
         return chunk.data
 
     def payload(self) -> bytes:
-        """Return the data of every chunk at once, after ``end_input``. Raises as ``chunk``."""
+        """Return the data of every chunk at once, after ``end_input``. Raises as ``chunk`` and ``check_whole``."""
         parts = []
+        size = 0
         while not self._finished:
             data = self.chunk()
             if data is None:
                 break
+            size += len(data)
+            check_whole(size, self._fed)
             parts.append(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def check_whole(size: int, received: int) -> None:
+    """Hold a payload that is kept in memory as a whole to what came, or to a limit where that is larger.
+
+    Each chunk may be inflated by a ratio that is no matter for one of them and too much for all; a message in pieces
+    needs no such limit.
+
+    Args:
+        size: bytes of the payload so far.
+        received: bytes of the message as it came.
+
+    Raises:
+        MslError: UNCOMPRESSION_ERROR.
+    """
+    if size > max(received, MAX_INFLATED_BYTES):
+        raise MslError(ErrorCode.UNCOMPRESSION_ERROR, "uncompressed payload exceeds the limit")

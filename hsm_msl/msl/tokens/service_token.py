@@ -107,13 +107,14 @@ def _parse(obj: Mapping[str, Any], keys: ServiceTokenKeys, cache: TokenCache) ->
     if algorithm is not None and algorithm not in compression.ALGORITHMS:
         raise MslError(ErrorCode.UNIDENTIFIED_COMPRESSION)
     context = keys.get(name) or keys.get("")
-    content: bytes | None = data
-    if data:
-        content = None
-        if context is not None and context.verify(raw, binary.decode(signature)):
-            content = context.decrypt(data) if encrypted else data
-            if algorithm is not None:
-                content = compression.uncompress(algorithm, content)
+    content: bytes | None = None
+    # Empty data deletes the token whoever signed it, unless its signer calls it compressed: GZIP makes nothing empty.
+    if (data or algorithm is not None) and context is not None and context.verify(raw, binary.decode(signature)):
+        content = context.decrypt(data) if encrypted and data else data
+        if algorithm is not None:
+            content = compression.uncompress(algorithm, content)
+    elif not data:
+        content = b""
     token = ServiceToken(tokendata, signature, name, master, user, content)
     if content:
         cache.put(tokendata, signature, token)
