@@ -156,6 +156,8 @@ def _bindings(config: _Config) -> None:
                 for pin in pins:
                     state = "" if pin.enabled else " disabled"
                     typer.echo(f"  {use:12}{certificate_facts(pin.der).digest.hex()}{state}")
+            for der in () if binding.trust is None else binding.trust.issuers:
+                typer.echo(f"  {'issuer':12}{certificate_facts(der).digest.hex()}")
 
 
 @app.command("policy-check")

@@ -180,6 +180,7 @@ class Applying:
                 session.rewrap[1] if session.rewrap is not None else b"",
             )
         )
+        self._context.learn(tx, self._binding, state.remote, session.presented, self._now)
         if ahead:
             state.in_generation = session.generation
             state.in_first_seq = first

@@ -11,6 +11,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from hsm_msl.dialog.issuers import IssuerTrust
 from hsm_msl.dialog.names import MAX_NAME
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.suites import SUITES
@@ -77,6 +78,9 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         principal: who the remote service is to the application.
         enabled: whether anything may be exchanged.
         not_after: end of the binding in Unix seconds, or None.
+        trust: issuers whose certificates for the remote service's name are trusted beside the pinned ones.
+        certificates: encryption certificates of such issuers known before the peer presents any, each followed by
+            those between it and its issuer.
         allow_dual_use: whether one certificate may serve for signing and for encryption.
     """
 
@@ -93,6 +97,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     principal: str = ""
     enabled: bool = True
     not_after: float | None = None
+    trust: IssuerTrust | None = None
+    certificates: tuple[tuple[bytes, ...], ...] = ()
     allow_dual_use: bool = False
 
     def validate(self) -> None:
@@ -103,6 +109,10 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if not self.suites or not set(self.suites) <= set(SUITES):
             raise ConfigurationError("unknown suite in a binding")
         self.policy.validate()
+        if self.trust is not None:
+            self.trust.validate()
+        elif self.certificates:
+            raise ConfigurationError("certificates of an issuer need that issuer")
         signing = {certificate_facts(pin.der).digest for pin in self.signing}
         encryption = {certificate_facts(pin.der).digest for pin in self.encryption}
         if signing & encryption and not self.allow_dual_use:

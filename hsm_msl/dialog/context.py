@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from hsm_msl.dialog.binding import Binding, read_binding
+from hsm_msl.dialog.binding import Binding, CertificateFacts, read_binding
 from hsm_msl.dialog.cache import Cache, RateLimit
+from hsm_msl.dialog.errors import CertificateRefusedError
 from hsm_msl.dialog.exchange import VerifiedPair
+from hsm_msl.dialog.headers import Certificates
 from hsm_msl.dialog.identity import LocalService
+from hsm_msl.dialog.names import LEARNED_CERTIFICATES
 from hsm_msl.dialog.session import SessionKey
+from hsm_msl.dialog.trust import Trust
 from hsm_msl.ports import Clock, RandomBytes, WrappingKey
-from hsm_msl.ports.dialog_records import DialogStore, DialogTransaction
+from hsm_msl.ports.dialog_records import DialogStore, DialogTransaction, PeerCertificateRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class CacheSizes:
     keks: int = 4096
     session_keys: int = 65536
     failures: int = 1024
+    certificates: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Context:
         clock: seconds since the Unix epoch, see SteadyClock.
         random: cryptographic bytes; ids, session keys, jitter.
         caches: may be empty at any time.
+        trust: judges certificates.
         counted: what happened, for metrics.
         bare_answers: limits answers to packets nobody authenticated, per dialog.
     """
@@ -72,6 +78,7 @@ class Context:
     clock: Clock
     random: RandomBytes
     caches: Caches
+    trust: Trust
     counted: Counter[str] = field(default_factory=Counter)
     bare_answers: RateLimit = field(default_factory=lambda: RateLimit(4, 4.0))
 
@@ -85,3 +92,27 @@ class Context:
             return None
         binding = read_binding(row.document)
         return binding if binding.active(now) else None
+
+    def recipient(
+        self, tx: DialogTransaction, binding: Binding, remote: str, now: float, digest: bytes | None = None
+    ) -> CertificateFacts | None:
+        """Return the encryption certificate of a remote service to use now, or None. Raises StoreError."""
+        learned: tuple[tuple[bytes, ...], ...] = ()
+        if binding.trust is not None:
+            learned = tuple(row.chain for row in tx.peer_certificates(self.local.name, remote))
+        return self.trust.recipient(binding, remote, learned, now, digest)
+
+    def learn(
+        self, tx: DialogTransaction, binding: Binding, remote: str, presented: Certificates, now: float
+    ) -> None:
+        """Keep the encryption certificate a service presents, when its issuer is trusted. Raises StoreError."""
+        chain = presented.encryption
+        if binding.trust is None or not chain:
+            return
+        try:
+            facts = self.trust.encryption(binding, remote, chain, now)
+        except CertificateRefusedError:
+            self.counted["certificates_refused"] += 1
+            return
+        row = PeerCertificateRow(self.local.name, remote, facts.digest, int(facts.not_after), chain)
+        tx.put_peer_certificate(row, LEARNED_CERTIFICATES)

@@ -18,8 +18,9 @@ from hsm_msl.dialog.receiving import Receiver
 from hsm_msl.dialog.sealing import Sealer
 from hsm_msl.dialog.sending import Sender
 from hsm_msl.dialog.session import Outcome, Outgoing
+from hsm_msl.dialog.trust import NoEvidence, Trust
 from hsm_msl.ports import Clock, RandomBytes
-from hsm_msl.ports.dialog import IncarnationMirror
+from hsm_msl.ports.dialog import IncarnationMirror, RevocationEvidence
 from hsm_msl.ports.dialog_records import DialogStore, DialogTransaction, EndpointRecord
 
 PROBE_AGAIN = 4.0
@@ -35,6 +36,7 @@ class DialogEngine:
         clock: seconds since the Unix epoch, never running backwards (SteadyClock).
         random: cryptographic bytes.
         sizes: most entries of the caches.
+        evidence: revocation lists and OCSP responses, for bindings that trust issuers.
     """
 
     def __init__(
@@ -44,8 +46,11 @@ class DialogEngine:
         clock: Clock,
         random: RandomBytes,
         sizes: CacheSizes | None = None,
+        evidence: RevocationEvidence | None = None,
     ) -> None:
-        self.context = Context(local, store, clock, random, Caches.of(sizes or CacheSizes()))
+        sizes = sizes or CacheSizes()
+        trust = Trust(evidence or NoEvidence(), sizes.certificates)
+        self.context = Context(local, store, clock, random, Caches.of(sizes), trust)
         inbound, self._outbound = InboundKeys(self.context), OutboundKeys(self.context)
         self._sealer = Sealer(self.context, inbound, self._outbound)
         self._lifecycle = Lifecycle(self.context, self._sealer)

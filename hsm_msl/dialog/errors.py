@@ -18,6 +18,10 @@ class PeerRejectedError(DialogError):
     """A pair header that is not trusted here: no binding, wrong signature, names, dates or suite."""
 
 
+class CertificateRefusedError(PeerRejectedError):
+    """A certificate that is not trusted now; the text says why, and nothing is held against the peer for good."""
+
+
 class KeyUnusableError(DialogError):
     """A wrapped key that cannot be opened although the way to it is trusted; the same for every cause.
 

@@ -31,6 +31,7 @@ from hsm_msl.dialog.headers import (
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.names import CLOCK_SKEW, ID_SIZE, PROTOCOL
 from hsm_msl.dialog.suites import Suite, suite_of
+from hsm_msl.dialog.trust import Trust
 from hsm_msl.errors import DataRejectedError
 from hsm_msl.ports import AgreementKey, RandomBytes, WrappingKey
 from hsm_msl.ports.dialog import ExchangeKey, UnwrappingKey
@@ -125,11 +126,11 @@ def make_kek(
     ).encode()
     protected = protected_bytes(suite.signature_alg, local.signing_cert)
     signature = signatures.sign(local.signing_key, signed_bytes(protected, payload), suite)
-    return MadeKek(key, sign1(protected, payload, signature), header)
+    return MadeKek(key, sign1(protected, payload, signature, local.presented), header)
 
 
 def verify_pair(
-    local_name: str, pair_bytes: bytes, kek_bytes: bytes, binding: Binding | None, now: float
+    local_name: str, pair_bytes: bytes, kek_bytes: bytes, binding: Binding | None, now: float, trust: Trust
 ) -> VerifiedPair:
     """Check that the key exchange key comes from whom it names, for us, now; no private key is used.
 
@@ -144,9 +145,7 @@ def verify_pair(
         raise PeerRejectedError("headers are for another pair of services")
     if claim.suite not in binding.suites:
         raise PeerRejectedError("suite not allowed by the binding")
-    signer = binding.signer(claim.signing_cert, now)
-    if signer is None:
-        raise PeerRejectedError("signing certificate not trusted now")
+    signer = trust.signer(binding, claim.sender, claim.signing_cert, pair.certificates.signing, now)
     suite = suite_of(claim.suite)
     if not signatures.verify(signer.public_key, pair.signed(), pair.signature, suite):
         raise PeerRejectedError("pair signature does not fit")

@@ -9,13 +9,15 @@ import msgspec
 
 from hsm_msl.dialog.encoding import decode, encode
 from hsm_msl.dialog.errors import PacketError
-from hsm_msl.dialog.names import HASH_SIZE, ID_SIZE, MAX_HEADERS, MAX_NAME, MAX_SEQ
+from hsm_msl.dialog.names import HASH_SIZE, ID_SIZE, MAX_CHAIN, MAX_HEADERS, MAX_NAME, MAX_SEQ
 from hsm_msl.dialog.suites import suite_of
 
 # COSE header labels (RFC 9052 section 3.1) and this protocol's private ones.
 _ALG, _CRIT, _KID = 1, 2, 4
 _VERSION = -65601
 _EPHEMERAL = -1
+# Certificates ride unprotected (RFC 9360, x5chain): trust comes from bindings, so whoever alters them gains nothing.
+_X5CHAIN, _ENCRYPTION_CHAIN = 33, -65610
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -43,6 +45,21 @@ class Authentication(msgspec.Struct, frozen=True, kw_only=True):
         return encode(dict(enumerate((getattr(self, name) for name in self.__struct_fields__), 1)))
 
 
+class Certificates(msgspec.Struct, frozen=True):
+    """The certificates a service presents, DER, each followed by those between it and its issuer; may be empty."""
+
+    signing: tuple[bytes, ...] = ()
+    encryption: tuple[bytes, ...] = ()
+
+    def bucket(self) -> dict[int, object]:
+        """Return the unprotected bucket that carries them."""
+        chains = {_X5CHAIN: self.signing, _ENCRYPTION_CHAIN: self.encryption}
+        return {label: list(chain) for label, chain in chains.items() if chain}
+
+
+NOTHING_PRESENTED = Certificates()
+
+
 class PairHeader(msgspec.Struct, frozen=True):
     """COSE_Sign1 over the authentication information."""
 
@@ -51,6 +68,7 @@ class PairHeader(msgspec.Struct, frozen=True):
     signature: bytes
     authentication: Authentication
     key_id: bytes
+    certificates: Certificates
 
     def signed(self) -> bytes:
         """Return the Sig_structure that the signature covers (RFC 9052 section 4.4)."""
@@ -136,6 +154,7 @@ class SignedNotice(msgspec.Struct, frozen=True):
     notice: Notice
     key_id: bytes
     algorithm: int
+    certificates: Certificates
 
     def signed(self) -> bytes:
         """Return the Sig_structure that the signature covers."""
@@ -162,14 +181,16 @@ def protected_bytes(algorithm: int, key_id: bytes) -> bytes:
     return encode({_ALG: algorithm, _CRIT: [_VERSION], _KID: key_id, _VERSION: 1})
 
 
-def sign1(protected: bytes, payload: bytes, signature: bytes) -> bytes:
-    """Return COSE_Sign1."""
-    return encode([protected, {}, payload, signature])
+def sign1(
+    protected: bytes, payload: bytes, signature: bytes, certificates: Certificates = NOTHING_PRESENTED
+) -> bytes:
+    """Return COSE_Sign1 with the certificates its signer presents."""
+    return encode([protected, certificates.bucket(), payload, signature])
 
 
 def parse_pair(data: bytes) -> PairHeader:
     """Read a pair header. Raises PacketError for any other shape, or an algorithm that is not the suite's."""
-    protected, payload, signature, key_id, algorithm = _parse_sign1(data)
+    protected, payload, signature, key_id, algorithm, certificates = _parse_sign1(data)
     authentication = _struct(decode(payload), Authentication)
     if len(authentication.instance) != ID_SIZE or len(authentication.nonce) != ID_SIZE:
         raise PacketError("identifier of the wrong size")
@@ -177,16 +198,16 @@ def parse_pair(data: bytes) -> PairHeader:
         _sized(digest, HASH_SIZE)
     if suite_of(authentication.suite).signature_alg != algorithm or key_id != authentication.signing_cert:
         raise PacketError("signature algorithm or key does not fit")
-    return PairHeader(protected, payload, signature, authentication, key_id)
+    return PairHeader(protected, payload, signature, authentication, key_id, certificates)
 
 
 def parse_notice(data: bytes) -> SignedNotice:
     """Read a signed notice. Raises PacketError for any other shape."""
-    protected, payload, signature, key_id, algorithm = _parse_sign1(data)
+    protected, payload, signature, key_id, algorithm, certificates = _parse_sign1(data)
     notice = _struct(decode(payload), Notice)
     _sized(notice.dialog, ID_SIZE)
     _sized(notice.encryption_cert, HASH_SIZE)
-    return SignedNotice(protected, payload, signature, notice, key_id, algorithm)
+    return SignedNotice(protected, payload, signature, notice, key_id, algorithm, certificates)
 
 
 def parse_kek(data: bytes) -> KekHeader:
@@ -232,10 +253,10 @@ def parse_dsk(data: bytes) -> DskHeader:
     return header
 
 
-def _parse_sign1(data: bytes) -> tuple[bytes, bytes, bytes, bytes, int]:
+def _parse_sign1(data: bytes) -> tuple[bytes, bytes, bytes, bytes, int, Certificates]:
     protected, unprotected, payload, signature = _items(data, 4)
     fields = decode(_sized(protected))
-    if not isinstance(fields, dict) or set(fields) != {_ALG, _CRIT, _KID, _VERSION} or unprotected != {}:
+    if not isinstance(fields, dict) or set(fields) != {_ALG, _CRIT, _KID, _VERSION}:
         raise PacketError("malformed signature header")
     if fields[_CRIT] != [_VERSION] or fields[_VERSION] != 1:
         raise PacketError("critical header not understood")
@@ -245,7 +266,18 @@ def _parse_sign1(data: bytes) -> tuple[bytes, bytes, bytes, bytes, int]:
         _sized(signature),
         _sized(fields[_KID], HASH_SIZE),
         _integer(fields[_ALG], -MAX_SEQ),
+        _certificates(unprotected),
     )
+
+
+def _certificates(bucket: object) -> Certificates:
+    if not isinstance(bucket, dict) or not set(bucket) <= {_X5CHAIN, _ENCRYPTION_CHAIN}:
+        raise PacketError("malformed signature header")
+    for chain in bucket.values():
+        if not isinstance(chain, list) or not 0 < len(chain) <= MAX_CHAIN:
+            raise PacketError("malformed certificate chain")
+    signing, encryption = (tuple(map(_sized, bucket.get(label, ()))) for label in (_X5CHAIN, _ENCRYPTION_CHAIN))
+    return Certificates(signing, encryption)
 
 
 def _items(data: bytes, count: int) -> list[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hsm_msl.dialog.headers import NOTHING_PRESENTED, Certificates
 from hsm_msl.ports import AgreementKey, SigningKey, WrappingKey
 from hsm_msl.ports.dialog import ExchangeKeys, UnwrappingKey
 
@@ -23,6 +24,7 @@ class LocalService:
         encryption_cert: SHA-256 of the certificate peers must use now.
         exchange: makes key exchange keys.
         storage: wraps what rests in the store.
+        presented: the current certificates, shown to peers that trust issuers.
     """
 
     name: str
@@ -33,3 +35,4 @@ class LocalService:
     encryption_cert: bytes
     exchange: ExchangeKeys
     storage: WrappingKey
+    presented: Certificates = NOTHING_PRESENTED

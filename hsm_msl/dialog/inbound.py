@@ -122,6 +122,7 @@ class InboundKeys:
             cause=Cause(header.cause),
             kek_id=header.kek_id,
             signing_cert=claim.signing_cert,
+            presented=entry.verified.pair.certificates,
             header=header_bytes,
             rewrap=rewrap,
             pair_header=entry.pair_header,
@@ -161,7 +162,8 @@ class InboundKeys:
             raise PeerRejectedError("these headers failed a moment ago")
         sender = parse_pair(pair_header).authentication.sender
         try:
-            verified = verify_pair(context.local.name, pair_header, kek_header, context.binding(tx, sender, now), now)
+            binding = context.binding(tx, sender, now)
+            verified = verify_pair(context.local.name, pair_header, kek_header, binding, now, context.trust)
             context.counted["keks_unwrapped"] += 1
             handle = open_kek(context.local, verified)
         except KeyUnusableError:

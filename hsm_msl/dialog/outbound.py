@@ -177,6 +177,7 @@ class OutboundKeys:
             cause=Cause(header.cause),
             kek_id=row.kek_id,
             signing_cert=self._context.local.signing_cert,
+            presented=self._context.local.presented,
             header=row.header,
             rewrap=(row.rewrap_kek_id, row.rewrap) if row.rewrap else None,
             pair_header=kek.pair_header,
@@ -196,8 +197,9 @@ class OutboundKeys:
         now: float,
     ) -> tuple[OutboundKekRow, WrappingKey]:
         context, policy = self._context, binding.policy
-        # A certificate that changes on either side ends the use of the key exchange key.
-        certificates = hashlib.sha256(context.local.signing_cert + recipient.digest).digest()
+        # A certificate that changes on either side ends the use of the key exchange key; the next one presents it.
+        local = context.local
+        certificates = hashlib.sha256(local.signing_cert + local.encryption_cert + recipient.digest).digest()
         row = tx.current_kek(context.local.name, state.remote, certificates, suite.number)
         if (
             row is not None

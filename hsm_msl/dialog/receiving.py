@@ -10,6 +10,7 @@ from hsm_msl.dialog.authenticating import Authentic, Authenticator, BuriedError
 from hsm_msl.dialog.binding import Binding
 from hsm_msl.dialog.context import Context
 from hsm_msl.dialog.errors import (
+    CertificateRefusedError,
     DialogError,
     KeysNeededError,
     KeyUnusableError,
@@ -32,7 +33,7 @@ from hsm_msl.dialog.outbound import OutboundKeys
 from hsm_msl.dialog.packet import Core, Packet, parse
 from hsm_msl.dialog.sealing import Sealer
 from hsm_msl.dialog.sending import Sender
-from hsm_msl.dialog.session import Outcome
+from hsm_msl.dialog.session import Outcome, SessionKey
 from hsm_msl.dialog.suites import suite_of
 from hsm_msl.errors import BackendError, ConfigurationError
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
@@ -177,15 +178,16 @@ class Receiver:
         if unusable:
             self._count_unusable(tx, state, outcome, now)
         work = Applying(self._context, self._lifecycle, tx, state, binding, outcome, now)
-        trusted: dict[bytes, bool] = {}
+        refused: dict[bytes, str] = {}
         for authentic in group:
             session = authentic.session
-            if session is not None and session.signing_cert not in trusted:
-                trusted[session.signing_cert] = binding.signer(session.signing_cert, now) is not None
-            if session is not None and (session.sender != state.remote or not trusted[session.signing_cert]):
-                outcome.note("rejected", state.dialog, "signing certificate not trusted now")
-                self._context.counted["rejected"] += 1
-                continue
+            if session is not None:
+                if session.signing_cert not in refused:
+                    refused[session.signing_cert] = self._refusal(binding, state.remote, session, now)
+                if refused[session.signing_cert]:
+                    outcome.note("rejected", state.dialog, refused[session.signing_cert])
+                    self._context.counted["rejected"] += 1
+                    continue
             work.apply(authentic)
             if authentic.packet.ext.notice is not None and work.asked_for_keys:
                 self._rewrap(tx, state, binding, authentic.packet, outcome, now)
@@ -196,6 +198,16 @@ class Receiver:
         elif state.state == State.CLOSED:
             self._last_word(tx, key, outcome, now)
         tx.save_endpoint(state)
+
+    def _refusal(self, binding: Binding, remote: str, session: SessionKey, now: float) -> str:
+        """Say why the peer's key is not trusted now, in spite of all caches; empty when it is."""
+        if session.sender != remote:
+            return "signed by another service"
+        try:
+            self._context.trust.signer(binding, remote, session.signing_cert, session.presented.signing, now)
+        except CertificateRefusedError as error:
+            return str(error)
+        return ""
 
     def _answer(
         self,
@@ -291,7 +303,7 @@ class Receiver:
             signature = signatures.sign(local.signing_key, signed_bytes(protected, payload), suite)
         except BackendError:
             return None  # asked again with the next packet
-        return sign1(protected, payload, signature)
+        return sign1(protected, payload, signature, local.presented)
 
     def _rewrap(
         self,
@@ -306,16 +318,18 @@ class Receiver:
         try:
             signed = parse_notice(packet.ext.notice or b"")
             notice = signed.notice
-            signer = binding.signer(signed.key_id, now)
+            signer = self._context.trust.signer(
+                binding, state.remote, signed.key_id, signed.certificates.signing, now
+            )
             suite = suite_of(packet.core.suite)
             if (
-                signer is None
-                or signed.algorithm != suite.signature_alg
+                signed.algorithm != suite.signature_alg
                 or (notice.sender, notice.receiver, notice.dialog) != (state.remote, state.local, state.dialog)
                 or not signatures.verify(signer.public_key, signed.signed(), signed.signature, suite)
             ):
                 raise PeerRejectedError("notice not trusted")
-            recipient = binding.recipient(now, notice.encryption_cert)
+            self._context.learn(tx, binding, state.remote, signed.certificates, now)
+            recipient = self._context.recipient(tx, binding, state.remote, now, notice.encryption_cert)
             if recipient is None:
                 outcome.note("certificate_missing", state.dialog, notice.encryption_cert.hex())
                 return

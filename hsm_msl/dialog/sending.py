@@ -225,8 +225,10 @@ class Sender:
         self, tx: DialogTransaction, state: EndpointRecord, now: float
     ) -> tuple[Binding, CertificateFacts] | None:
         binding = self._context.binding(tx, state.remote, now)
-        recipient = binding.recipient(now) if binding is not None else None
-        return (binding, recipient) if binding is not None and recipient is not None else None
+        if binding is None:
+            return None
+        recipient = self._context.recipient(tx, binding, state.remote, now)
+        return None if recipient is None else (binding, recipient)
 
     def _accept(self, tx: DialogTransaction, state: EndpointRecord, pending: Sequence[Pending]) -> int:
         now = self._lifecycle.now(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hsm_msl.dialog.headers import Certificates
 from hsm_msl.dialog.names import ID_SIZE, Cause, Kind, Reason
 from hsm_msl.dialog.packet import Ext
 from hsm_msl.dialog.sessionkeys import DirectionKeys
@@ -28,6 +29,7 @@ class SessionKey:
     cause: Cause
     kek_id: bytes
     signing_cert: bytes
+    presented: Certificates
     header: bytes
     rewrap: tuple[bytes, bytes] | None
     pair_header: bytes

@@ -6,6 +6,7 @@ wraps session keys, and leaves the place where it was made only wrapped (dialog 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from hsm_msl.ports import RsaPadding, WrappingKey
@@ -52,6 +53,22 @@ class UnwrappingKey(Protocol):
 
         Raises DataRejectedError, the same for every kind of bad input, also for a key of another size.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is at hand about revoked certificates, DER; ``version`` differs when anything does."""
+
+    version: int = 0
+    lists: tuple[bytes, ...] = ()
+    responses: tuple[bytes, ...] = ()
+
+
+class RevocationEvidence(Protocol):
+    """Knows the revocation lists and OCSP responses an operator provides."""
+
+    def current(self) -> Evidence:
+        """Return them; what cannot be read is simply not among them."""
 
 
 class IncarnationMirror(Protocol):

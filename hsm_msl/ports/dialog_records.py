@@ -221,6 +221,17 @@ class BindingRow:
     document: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class PeerCertificateRow:
+    """An encryption certificate that a remote service presented, with those between it and its issuer; DER."""
+
+    local: str
+    remote: str
+    digest: bytes
+    not_after: int
+    chain: tuple[bytes, ...]
+
+
 class DialogTransaction(Protocol):
     """One database transaction; every method may raise StoreError, which says nothing about a peer."""
 
@@ -367,6 +378,12 @@ class DialogTransaction(Protocol):
 
     def drop_binding(self, local: str, remote: str) -> None:
         """Delete a binding."""
+
+    def peer_certificates(self, local: str, remote: str) -> Sequence[PeerCertificateRow]:
+        """Return the encryption certificates that a remote service presented."""
+
+    def put_peer_certificate(self, row: PeerCertificateRow, keep: int) -> None:
+        """Keep a presented certificate, and of that service's no more than ``keep``: those that end last."""
 
     def incarnation(self, node: str) -> bytes | None:
         """Return the stored incarnation of a node."""

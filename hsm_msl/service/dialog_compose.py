@@ -23,12 +23,15 @@ from hsm_msl.dialog.binding import Binding, PinnedCertificate, certificate_facts
 from hsm_msl.dialog.clock import SteadyClock
 from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.dialog.engine import DialogEngine
+from hsm_msl.dialog.headers import Certificates
 from hsm_msl.dialog.identity import LocalService
+from hsm_msl.dialog.issuers import IssuerTrust
 from hsm_msl.dialog.names import ID_SIZE
 from hsm_msl.errors import BackendConfigurationError, ConfigurationError
 from hsm_msl.ports import AgreementKey
 from hsm_msl.ports.dialog import UnwrappingKey
 from hsm_msl.service.dialog_config import BindingSection, DialogConfiguration
+from hsm_msl.service.dialog_revocation import FileEvidence
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
 from hsm_msl.toml_document import suggestion
@@ -121,7 +124,13 @@ def _compose(config: DialogConfiguration, closing: ExitStack, sizes: CacheSizes 
     put_bindings(config, store)
     local = _local(config, token, _instance(store, section.name))
     clock = SteadyClock(time.time, time.monotonic)
-    engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes)
+    revocation = config.document.revocation
+    evidence = FileEvidence(
+        [config.resolve(name) for name in revocation.lists],
+        [config.resolve(name) for name in revocation.responses],
+        time.monotonic,
+    )
+    engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes, evidence)
     return ComposedDialogs(engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing)
 
 
@@ -176,6 +185,19 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
             PinnedCertificate(read_certificate(config.resolve(name)), name not in section.disabled) for name in names
         )
 
+    where = f"bindings: {section.remote!r}"
+    if not section.signing and not section.issuers:
+        raise config.error(where, "trusts nobody: name signing certificates (signing) or their issuers (issuers)")
+    if not section.encryption and not section.issuers:
+        raise config.error(where, "has nothing to encrypt to: name encryption certificates, or issuers")
+    trust = None
+    if section.issuers:
+        trust = IssuerTrust(
+            issuers=tuple(read_certificate(config.resolve(name)) for name in section.issuers),
+            subject=section.subject,
+            revocation=section.revocation,
+            dual_use=section.allow_dual_use,
+        )
     return Binding(
         local=config.document.service.name,
         remote=section.remote,
@@ -186,6 +208,8 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
         policy=section.policy,
         max_body=section.max_body,
         ack_mode=section.ack_mode,
+        trust=trust,
+        certificates=tuple(read_chain(config.resolve(name)) for name in section.certificates),
         url=section.url,
         principal=section.principal,
         enabled=section.enabled,
@@ -194,11 +218,19 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
 
 
 def read_certificate(path: Path) -> bytes:
-    """Return the certificate in a PEM or DER file as DER. Raises ConfigurationError."""
+    """Return the first certificate in a PEM or DER file as DER. Raises ConfigurationError."""
+    return read_chain(path)[0]
+
+
+def read_chain(path: Path) -> tuple[bytes, ...]:
+    """Return the certificates in a PEM file, or the one in a DER file, as DER. Raises ConfigurationError."""
     try:
         data = path.read_bytes()
-        load = x509.load_pem_x509_certificate if b"-----BEGIN" in data else x509.load_der_x509_certificate
-        return load(data).public_bytes(serialization.Encoding.DER)
+        if b"-----BEGIN" in data:
+            found = x509.load_pem_x509_certificates(data)
+        else:
+            found = [x509.load_der_x509_certificate(data)]
+        return tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in found)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
@@ -208,10 +240,12 @@ def read_certificate(path: Path) -> bytes:
 def _local(config: DialogConfiguration, token: Token, instance: bytes) -> LocalService:
     section = config.document.service
     resolve = config.resolve
-    signing_cert = read_certificate(resolve(section.signing_certificate))
+    signing = read_chain(resolve(section.signing_certificate))
+    signing_cert = signing[0]
     signing_key = token.signing_key(section.signing_key)
     _check_pair(section.signing_key, signing_key.public_key, signing_cert)
-    current = read_certificate(resolve(section.encryption_certificate))
+    encryption = read_chain(resolve(section.encryption_certificate))
+    current = encryption[0]
     opening = {hashlib.sha256(current).digest(): _opening_key(token, section.encryption_key, current)}
     for retired in section.retired:
         der = read_certificate(resolve(retired.encryption_certificate))
@@ -225,6 +259,7 @@ def _local(config: DialogConfiguration, token: Token, instance: bytes) -> LocalS
         encryption_cert=hashlib.sha256(current).digest(),
         exchange=token.exchange_keys(),
         storage=token.wrapping_key(section.storage_key),
+        presented=Certificates(signing, encryption),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from hsm_msl.dialog.binding import AckMode
+from hsm_msl.dialog.issuers import RevocationMode
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.sections import Name, Section
@@ -101,14 +102,24 @@ class BindingSection(Section, frozen=True, kw_only=True):
         signing: files of certificates that sign, PEM or DER.
         encryption: files of certificates to encrypt to.
         disabled: those of the files above that are revoked.
+        issuers: files of authorities whose certificates are trusted when they name the remote service (a URI among
+            the alternative names), PEM or DER.
+        subject: name attributes such a certificate must have, as in ``O=Example``.
+        revocation: what else it needs: see ``dialog.issuers.IssuerTrust``.
+        certificates: files of encryption certificates of these issuers to begin with; the service presents later
+            ones. A PEM file holds the certificate first, then those between it and its issuer.
     """
 
     remote: Name
     prefix: bool = False
     url: str = ""
-    signing: tuple[Name, ...]
-    encryption: tuple[Name, ...]
+    signing: tuple[Name, ...] = ()
+    encryption: tuple[Name, ...] = ()
     disabled: tuple[Name, ...] = ()
+    issuers: tuple[Name, ...] = ()
+    subject: str = ""
+    revocation: RevocationMode = "required"
+    certificates: tuple[Name, ...] = ()
     suites: tuple[_Suite, ...] = (2,)
     policy: Policy = Policy()
     max_body: Annotated[int, msgspec.Meta(ge=1)] = 16 * 1024 * 1024
@@ -116,6 +127,18 @@ class BindingSection(Section, frozen=True, kw_only=True):
     principal: str = ""
     enabled: bool = True
     allow_dual_use: bool = False
+
+
+class RevocationSection(Section, frozen=True, kw_only=True):
+    """``[revocation]``: what is known about certificates of issuers; files that change are read again.
+
+    Attributes:
+        lists: files of revocation lists, PEM or DER; one per authority, intermediate ones too.
+        responses: files of OCSP responses, DER.
+    """
+
+    lists: tuple[Name, ...] = ()
+    responses: tuple[Name, ...] = ()
 
 
 class DialogStoreSection(Section, frozen=True, kw_only=True):
@@ -134,6 +157,7 @@ class DialogConfig(Section, frozen=True, kw_only=True):
     service: ServiceSection
     tokens: dict[str, DialogTokenSection]
     bindings: tuple[BindingSection, ...] = ()
+    revocation: RevocationSection = RevocationSection()
     store: DialogStoreSection = DialogStoreSection()
     server: DialogListenSection = DialogListenSection()
 

@@ -200,6 +200,8 @@ class MemoryDialogTransaction(MemoryKeyRows):
             self._drop(self._t.keks_in, kek_id)
         for kek_id in [kek_id for kek_id, row in self._t.keks_out.items() if row.not_after < now]:
             self._drop(self._t.keks_out, kek_id)
+        for name in [name for name, row in self._t.certificates.items() if row.not_after < now]:
+            self._drop(self._t.certificates, name)
         return len(over)
 
 

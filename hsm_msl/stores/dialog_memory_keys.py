@@ -16,6 +16,7 @@ from hsm_msl.ports.dialog_records import (
     OutboundDskRow,
     OutboundKekRow,
     OutboxRow,
+    PeerCertificateRow,
     QueuedRow,
     ShiftEvent,
     TombstoneRow,
@@ -42,6 +43,7 @@ class Tables:
     tombstones: dict[Side, TombstoneRow] = field(default_factory=dict)
     bindings: dict[tuple[str, str], BindingRow] = field(default_factory=dict)
     incarnations: dict[str, bytes] = field(default_factory=dict)
+    certificates: dict[tuple[str, str, bytes], PeerCertificateRow] = field(default_factory=dict)
 
 
 def _ordered(table: dict[int, _V]) -> list[_V]:
@@ -185,6 +187,17 @@ class MemoryKeyRows:
     def drop_binding(self, local: str, remote: str) -> None:
         """Delete a binding."""
         self._drop(self._t.bindings, (local, remote))
+
+    def peer_certificates(self, local: str, remote: str) -> Sequence[PeerCertificateRow]:
+        """Return the encryption certificates that a remote service presented."""
+        return [row for row in self._t.certificates.values() if (row.local, row.remote) == (local, remote)]
+
+    def put_peer_certificate(self, row: PeerCertificateRow, keep: int) -> None:
+        """Keep a presented certificate, and of that service's those that end last."""
+        self._put(self._t.certificates, (row.local, row.remote, row.digest), row)
+        found = sorted(self.peer_certificates(row.local, row.remote), key=lambda one: one.not_after, reverse=True)
+        for old in found[keep:]:
+            self._drop(self._t.certificates, (old.local, old.remote, old.digest))
 
     def incarnation(self, node: str) -> bytes | None:
         """Return the stored incarnation of a node."""

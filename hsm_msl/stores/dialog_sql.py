@@ -27,6 +27,7 @@ from hsm_msl.stores.dialog_tables import (
     KEK_OUT,
     LIVE,
     OUTBOX,
+    PEER_CERT,
     QUEUED,
     SHIFT,
     TOMBSTONE,
@@ -88,7 +89,7 @@ _FORGET = tuple(
 )
 _OVER = select(TOMBSTONE.c.dialog, TOMBSTONE.c.side).where(TOMBSTONE.c.until < bindparam("now"))
 _OVER = _OVER.limit(bindparam("n"))
-_DATED = tuple(delete(table).where(table.c.not_after < bindparam("now")) for table in (KEK_IN, KEK_OUT))
+_DATED = tuple(delete(table).where(table.c.not_after < bindparam("now")) for table in (KEK_IN, KEK_OUT, PEER_CERT))
 
 
 class SqlDialogTransaction(SqlKeyRows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
+import msgspec
 from sqlalchemy import Connection, Table, and_, bindparam, delete, or_, select, update
 from sqlalchemy.sql.expression import ColumnElement
 
@@ -14,6 +15,7 @@ from hsm_msl.ports.dialog_records import (
     InboundKekRow,
     OutboundDskRow,
     OutboundKekRow,
+    PeerCertificateRow,
     ShiftEvent,
     TombstoneRow,
 )
@@ -24,13 +26,16 @@ from hsm_msl.stores.dialog_tables import (
     INCARNATION,
     KEK_IN,
     KEK_OUT,
+    PEER_CERT,
     SHIFT,
     TOMBSTONE,
 )
 from hsm_msl.stores.rows import insert_missing, insert_or_replace
 from hsm_msl.stores.sql import Database
 
-_Row = BindingRow | InboundDskRow | InboundKekRow | OutboundDskRow | OutboundKekRow | TombstoneRow
+_Row = (
+    PeerCertificateRow | BindingRow | InboundDskRow | InboundKekRow | OutboundDskRow | OutboundKekRow | TombstoneRow
+)
 
 
 def _of(table: Table) -> ColumnElement[bool]:
@@ -61,6 +66,12 @@ _TOMBSTONE = select(TOMBSTONE).where(_of(TOMBSTONE))
 _FIND = select(BINDING).where(_B.local == bindparam("l"), or_(_B.remote == bindparam("r"), _B.prefix.is_(True)))
 _BINDINGS = select(BINDING).where(_B.local == bindparam("l")).order_by(_B.remote)
 _DROP_BINDING = delete(BINDING).where(_B.local == bindparam("l"), _B.remote == bindparam("r"))
+_P = PEER_CERT.c
+_LEARNED = select(_P.local, _P.remote, _P.digest, _P.not_after, _P.chain)
+_LEARNED = _LEARNED.where(_P.local == bindparam("l"), _P.remote == bindparam("r")).order_by(_P.not_after.desc())
+_FORGET = delete(PEER_CERT).where(
+    _P.local == bindparam("l"), _P.remote == bindparam("r"), _P.digest == bindparam("d")
+)
 _INCARNATION = select(INCARNATION.c.value).where(INCARNATION.c.node == bindparam("n"))
 
 
@@ -187,6 +198,19 @@ class SqlKeyRows:
     def drop_binding(self, local: str, remote: str) -> None:
         """Delete a binding."""
         self._connection.execute(_DROP_BINDING, {"l": local, "r": remote})
+
+    def peer_certificates(self, local: str, remote: str) -> Sequence[PeerCertificateRow]:
+        """Return the encryption certificates that a remote service presented."""
+        rows = self._connection.execute(_LEARNED, {"l": local, "r": remote})
+        return [
+            PeerCertificateRow(*row[:4], msgspec.msgpack.decode(row.chain, type=tuple[bytes, ...])) for row in rows
+        ]
+
+    def put_peer_certificate(self, row: PeerCertificateRow, keep: int) -> None:
+        """Keep a presented certificate, and of that service's those that end last."""
+        self._put(PEER_CERT, {**_named(row), "chain": msgspec.msgpack.encode(row.chain)})
+        for old in self.peer_certificates(row.local, row.remote)[keep:]:
+            self._connection.execute(_FORGET, {"l": old.local, "r": old.remote, "d": old.digest})
 
     def incarnation(self, node: str) -> bytes | None:
         """Return the stored incarnation of a node."""

@@ -233,6 +233,16 @@ BINDING = Table(
     _blob("document"),
 )
 
+PEER_CERT = Table(
+    "dialog_peer_cert",
+    METADATA,
+    Column("local", NameText, primary_key=True),
+    Column("remote", NameText, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    _number("not_after"),
+    _blob("chain"),
+)
+
 INCARNATION = Table(
     "dialog_incarnation",
     METADATA,

@@ -19,9 +19,11 @@ from hsm_msl.dialog.headers import dsk_id, kek_id, parse_dsk, parse_kek, parse_p
 from hsm_msl.dialog.names import Side
 from hsm_msl.dialog.packet import Ext, Packet, assemble, parse
 from hsm_msl.dialog.suites import SUITES
+from hsm_msl.dialog.trust import NoEvidence, Trust
 from hsm_msl.errors import ConfigurationError
 
 INIT, TARGET = Side.INITIATOR, Side.TARGET
+PINNED = Trust(NoEvidence(), 0)
 
 
 def rebuilt(data: bytes, **changes: object) -> bytes:
@@ -141,7 +143,7 @@ def test_c09_the_signature_covers_the_wrapped_key_itself() -> None:
     header = parse_kek(packet.ext.kek or b"")
     swapped = msgspec.structs.replace(header, wrapped=bytes(len(header.wrapped))).encode()
     with pytest.raises(PeerRejectedError, match="vouches for another"):
-        verify_pair(world.b.name, packet.ext.pair or b"", swapped, world.b.binding(world.a), world.clock())
+        verify_pair(world.b.name, packet.ext.pair or b"", swapped, world.b.binding(world.a), world.clock(), PINNED)
 
 
 def test_c10_session_key_header_moved_to_another_dialog() -> None:
@@ -259,13 +261,13 @@ def _suite_3() -> tuple[World, bytes, bytes]:
 def test_c15_recovery_accepts_the_digest_and_nothing_else() -> None:
     world, pair, kek = _suite_3()
     binding = world.b.binding(world.a)
-    verify_pair(world.b.name, pair, kek, binding, world.clock())
+    verify_pair(world.b.name, pair, kek, binding, world.clock(), PINNED)
     parsed = parse_pair(pair)
     altered = bytearray(parsed.signature)
     altered[10] ^= 1
     with pytest.raises(PeerRejectedError, match="signature"):
         verify_pair(
-            world.b.name, sign1(parsed.protected, parsed.payload, bytes(altered)), kek, binding, world.clock()
+            world.b.name, sign1(parsed.protected, parsed.payload, bytes(altered)), kek, binding, world.clock(), PINNED
         )
     key = world.a.signing
     assert isinstance(key, rsa.RSAPrivateKey)
@@ -273,7 +275,12 @@ def test_c15_recovery_accepts_the_digest_and_nothing_else() -> None:
         wrong_prefix = key.sign(parsed.signed(), padding.PKCS1v15(), algorithm)
         with pytest.raises(PeerRejectedError, match="signature"):
             verify_pair(
-                world.b.name, sign1(parsed.protected, parsed.payload, wrong_prefix), kek, binding, world.clock()
+                world.b.name,
+                sign1(parsed.protected, parsed.payload, wrong_prefix),
+                kek,
+                binding,
+                world.clock(),
+                PINNED,
             )
 
 
@@ -291,7 +298,7 @@ def test_c15_the_right_digest_behind_a_wrong_prefix() -> None:
         signature = pow(int.from_bytes(padded), numbers.d, numbers.public_numbers.n).to_bytes(size)
         forged = sign1(parsed.protected, parsed.payload, signature)
         with pytest.raises(PeerRejectedError, match="signature"):
-            verify_pair(world.b.name, forged, kek, world.b.binding(world.a), world.clock())
+            verify_pair(world.b.name, forged, kek, world.b.binding(world.a), world.clock(), PINNED)
 
 
 def test_c15_recovery_is_the_private_key_undone_with_the_public_key() -> None:
@@ -309,7 +316,9 @@ def test_claims_of_the_pair_header_are_bound_to_both_names() -> None:
     packet = parse(first_packet(world))
     third = Service("urn:test:c", 2, world.clock)
     with pytest.raises(PeerRejectedError, match="another pair"):
-        verify_pair(third.name, packet.ext.pair or b"", packet.ext.kek or b"", third.binding(world.a), world.clock())
+        verify_pair(
+            third.name, packet.ext.pair or b"", packet.ext.kek or b"", third.binding(world.a), world.clock(), PINNED
+        )
     assert packet.ext != Ext()
 
 

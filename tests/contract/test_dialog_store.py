@@ -20,6 +20,7 @@ from hsm_msl.ports.dialog_records import (
     InboundKekRow,
     InboxRow,
     OutboxRow,
+    PeerCertificateRow,
     QueuedRow,
     ShiftEvent,
 )
@@ -207,6 +208,20 @@ def test_queue_bindings_keys_and_incarnation(store: DialogStore) -> None:
         tx.set_incarnation("n", b"1")
         tx.set_incarnation("n", b"2")
         assert tx.incarnation("n") == b"2"
+
+
+def test_presented_certificates(store: DialogStore) -> None:
+    rows = [
+        PeerCertificateRow("a", "b", bytes([number]) * 32, 100 + number, (b"x", b"%d" % number))
+        for number in range(4)
+    ]
+    with store.transaction() as tx:
+        for row in (*rows, PeerCertificateRow("a", "c", bytes(32), 50, (b"y",))):
+            tx.put_peer_certificate(row, 3)
+    with store.reading() as tx:
+        assert sorted(tx.peer_certificates("a", "b"), key=lambda row: row.not_after) == rows[1:]
+        assert len(tx.peer_certificates("a", "c")) == 1
+        assert tx.peer_certificates("b", "a") == []
 
 
 def test_waiting_names_what_the_application_has_not_taken(store: DialogStore) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from cryptography import x509
 
+from dialog_authority import Authority
 from dialog_world import World
 from softhsm_fixture import softhsm_module
 
@@ -136,6 +138,45 @@ def test_two_services_from_the_command_line(place: Place) -> None:
         place.run("rotate", orders, "urn:demo:stock")
 
 
+def test_trust_by_issuer_and_a_revocation_without_a_restart(place: Place) -> None:
+    """Neither service has a certificate of the other pinned; a new list in the file is enough to revoke one."""
+    root = Authority("root", time.time())
+    for name in ("orders", "stock"):
+        for use, usage in (("signing", "digital_signature"), ("kek", "key_agreement")):
+            own = x509.load_pem_x509_certificate((place.directory / f"{name}.{use}.pem").read_bytes())
+            issued = root.issue(f"urn:demo:{name}", own, usage)  # type: ignore[arg-type]  # it has a public key
+            (place.directory / f"{name}.{use}.issued").write_bytes(issued)
+    (place.directory / "root.cer").write_bytes(root.der)
+
+    def issued_by_root(name: str, other: str, url: str = "") -> Path:
+        path = place.configure(name, other, url=url)
+        text = path.read_text().replace(f"{name}.signing.pem", f"{name}.signing.issued")
+        text = text.replace(f"{name}.kek.pem", f"{name}.kek.issued").replace(f'signing = ["{other}.signing.pem"]', "")
+        text = text.replace(
+            f'encryption = ["{other}.kek.pem"]', f'issuers = ["root.cer"]\ncertificates = ["{other}.kek.issued"]'
+        )
+        path.write_text(text.replace("[store]", f'[revocation]\nlists = ["{name}.crl"]\n\n[store]'))
+        return path
+
+    orders, stock = issued_by_root("orders", "stock"), issued_by_root("stock", "orders")
+    for name in ("orders", "stock"):
+        (place.directory / f"{name}.crl").write_bytes(root.crl())
+    with place.serve(orders) as orders_url, place.serve(stock) as stock_url:
+        issued_by_root("orders", "stock", url=stock_url)
+        issued_by_root("stock", "orders", url=orders_url)
+        assert "issuer" in place.run("bindings", orders)
+        place.run("bindings", stock)
+        dialog = place.run("open", orders, "urn:demo:stock").strip()
+        place.run("send", orders, dialog, "order", "three chairs")
+        assert "order: three chairs" in place.run("receive", stock, "--wait", 30)
+        revoked = (place.directory / "orders.signing.issued").read_bytes()
+        (place.directory / "stock.crl").write_bytes(root.crl(revoked, begin=-1))
+        time.sleep(1.2)
+        place.run("send", orders, dialog, "order", "four chairs")
+        assert "no message" in place.run("receive", stock, "--wait", 3, code=1)
+    assert "is revoked" in (place.directory / "stock.log").read_text()
+
+
 def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
     config = place.configure("orders", "stock")
     assert "0 dialogs" in place.run("show", config, "ffffffff", code=1)
@@ -147,6 +188,9 @@ def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
         ("suites = [2]", "suites = [9]", "bindings"),
         ("count = 3", "count = 0", "a rate needs a count"),
         ('signing = ["stock.signing.pem"]', 'signing = ["stock.toml"]', "no certificate"),
+        ('signing = ["stock.signing.pem"]', "", "trusts nobody"),
+        ('encryption = ["stock.kek.pem"]', "", "nothing to encrypt to"),
+        ('encryption = ["stock.kek.pem"]', 'issuers = ["stock.kek.pem"]', "not the certificate of an authority"),
     ):
         place.configure("stock", "orders")
         broken = place.directory / "broken.toml"
