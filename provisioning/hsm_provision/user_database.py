@@ -10,6 +10,7 @@ from hsm_msl.stores.passwords import Passwords
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database
 from hsm_msl.stores.users import SqlUserRecords, UserDirectory
+from hsm_provision.user_hashes import PutOutcome
 
 
 class UserDatabase:
@@ -40,6 +41,23 @@ class UserDatabase:
         if record is not None:
             self._directory.remove(email)
         self._directory.add(email, password, identity)
+
+    def put_hash(self, email: str, password_hash: str, identity: str, *, replace: bool) -> PutOutcome:
+        """Keep a user with the argon2 text they have. Raises StoreError, UsageError for blank or very long values."""
+        record = self._records.find(email)
+        if record is not None and (record.password, record.identity) == (password_hash, identity):
+            return "same"
+        if record is not None and not replace:
+            return "other"
+        if record is None:
+            self._directory.add_hashed(email, password_hash, identity)
+            return "created"
+        if record.identity == identity:
+            self._records.change_password(email, password_hash)
+        else:
+            self._directory.remove(email)
+            self._directory.add_hashed(email, password_hash, identity)
+        return "replaced"
 
 
 @contextlib.contextmanager

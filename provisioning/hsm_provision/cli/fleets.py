@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import stat
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
 import typer
@@ -17,6 +13,7 @@ import typer
 from hsm_msl.errors import ConfigurationError
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, progress, workspace
 from hsm_provision.cli.fleet_progress import fleet_progress
+from hsm_provision.cli.input_files import private_source
 from hsm_provision.errors import ConflictError, ExitCode
 from hsm_provision.fleet_reading import FleetForm, FleetReader
 from hsm_provision.fleet_rejects import RejectsFile
@@ -75,7 +72,7 @@ def import_fleet_keys(
     with contextlib.ExitStack() as stack:
         stack.enter_context(opened.records.held())
         label = _primary(opened)
-        stream, size = stack.enter_context(_source(file))
+        stream, size = stack.enter_context(private_source(file, "keys"))
         store = stack.enter_context(open_fleet(_fleet_url(opened)))
         reader = FleetReader(stream, chosen, str(file))
         wrapper = stack.enter_context(RenewedWrapper(opened.session, label))
@@ -147,27 +144,6 @@ def _form(file: Path, given: Literal["auto", "csv", "jsonl"]) -> FleetForm:
     if found is None:
         raise ConfigurationError(f"{file}: the extension tells no form; give --form csv or --form jsonl")
     return found
-
-
-@contextlib.contextmanager
-def _source(file: Path) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open the input; its size is known of a regular file, which holds keys and must be closed to others."""
-    if str(file) == "-":
-        yield sys.stdin.buffer, None
-        return
-    try:
-        stream = file.open("rb")
-    except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
-    with stream:
-        status = os.fstat(stream.fileno())
-        regular = stat.S_ISREG(status.st_mode)
-        if regular and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigurationError(
-                f"{file}: holds keys and is open to others (mode {stat.S_IMODE(status.st_mode):04o}); "
-                f"run: chmod 600 {file}"
-            )
-        yield stream, status.st_size if regular else None
 
 
 def _summarise(count: FleetCount, report: RejectsFile, label: str) -> None:

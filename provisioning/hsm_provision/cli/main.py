@@ -8,7 +8,18 @@ import typer
 
 from hsm_msl.errors import HsmMslError
 from hsm_provision import __version__
-from hsm_provision.cli import approvers, audits, backups, ceremonies, certificates, fleets, imports, keys, reports
+from hsm_provision.cli import (
+    approvers,
+    audits,
+    backups,
+    ceremonies,
+    certificates,
+    fleets,
+    imports,
+    keys,
+    reports,
+    users,
+)
 from hsm_provision.cli.console import err
 from hsm_provision.errors import ExitCode, exit_code
 
@@ -48,7 +59,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for verbs in (ceremonies, keys, approvers, backups, imports, fleets, certificates, reports, audits):
+    for verbs in (ceremonies, keys, approvers, backups, imports, users, fleets, certificates, reports, audits):
         verbs.register(app)
 
     @app.command()
