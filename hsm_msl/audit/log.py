@@ -111,15 +111,15 @@ class AuditLog:
     def _append(self, event: str, details: Details, time: str | None = None) -> AuditRecord:
         make_private_directory(self._path.parent)
         record = None
-        while record is None:
-            try:
+        try:
+            while record is None:
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from error
-            with os.fdopen(descriptor, "r+b", buffering=0):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if self._current(descriptor):
-                    record = self._append_to(descriptor, event, details, time)
+                with os.fdopen(descriptor, "r+b", buffering=0):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    if self._current(descriptor):
+                        record = self._append_to(descriptor, event, details, time)
+        except OSError as error:
+            raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from error
         return record
 
     def _append_to(self, file: int, event: str, details: Details, time: str | None) -> AuditRecord | None:
@@ -150,14 +150,12 @@ class AuditLog:
         line = encoded(record)
         size = os.fstat(file).st_size
         try:
-            whole = os.write(file, line) == len(line)
+            if os.write(file, line) != len(line):
+                raise ConfigurationError(f"{self._path}: cannot be written: the medium is full")
             os.fsync(file)
-        except OSError as error:
+        except (OSError, ConfigurationError):
             os.ftruncate(file, size)
-            raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from error
-        if not whole:
-            os.ftruncate(file, size)
-            raise ConfigurationError(f"{self._path}: cannot be written: the medium is full")
+            raise
         return record
 
     def _current(self, file: int) -> bool:
@@ -169,12 +167,8 @@ class AuditLog:
 
     def _put_aside(self, last: AuditRecord) -> None:
         aside = self._path.with_name(f"{self._path.name}.{last.sequence:0{_SEQUENCE_DIGITS}}")
-        try:
-            # A link fails where a rename would overwrite.
-            os.link(self._path, aside)
-            self._path.unlink()
-        except OSError as error:
-            raise ConfigurationError(f"{aside}: the log cannot be put aside: {error.strerror}") from error
+        os.link(self._path, aside)  # which fails where a rename would overwrite
+        self._path.unlink()
 
     def _last_put_aside(self) -> AuditRecord | None:
         """Return the last record of the file that was put aside last, or None."""

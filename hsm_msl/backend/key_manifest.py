@@ -7,6 +7,7 @@ restart. Only versions and check values are read here; the rest of the file is t
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -14,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from hsm_msl.audit.hand_over import SignerHandOver, signers_after
+from hsm_msl.audit.signatures import signature_fits
+from hsm_msl.backend.manifest_memory import ManifestMemory, SeenManifest
 from hsm_msl.errors import ConfigurationError
 
 FORMAT = "hsm-provision manifest 1"
@@ -54,10 +54,15 @@ class _Entry(msgspec.Struct, frozen=True):
     check: KeyCheck | None = None
 
 
+class _Token(msgspec.Struct, frozen=True):
+    serial: str
+
+
 class _Body(msgspec.Struct, frozen=True):
     format: str
     sequence: int
     keys: tuple[_Entry, ...]
+    token: _Token = _Token("")
 
 
 class _Signature(msgspec.Struct, frozen=True):
@@ -68,6 +73,22 @@ class _Signature(msgspec.Struct, frozen=True):
 class _File(msgspec.Struct, frozen=True):
     body: msgspec.Raw
     signature: _Signature | None = None
+    hand_overs: tuple[SignerHandOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestReading:
+    """What was read last, for logs.
+
+    Attributes:
+        sequence: the manifest's number.
+        sha256: of what is signed, in hexadecimal.
+        hand_overs: how many keys after the trusted one its signer is.
+    """
+
+    sequence: int
+    sha256: str
+    hand_overs: int
 
 
 class KeyManifest:
@@ -75,15 +96,21 @@ class KeyManifest:
 
     Args:
         path: the file.
-        trusted: the public key that must have signed it, SubjectPublicKeyInfo DER; None accepts an unsigned one.
+        trusted: the public key that must have signed it, or handed over to the one that did, SubjectPublicKeyInfo
+            DER; None accepts an unsigned one.
+        memory: remembers across restarts what was read; without one, only this object does.
+
+    Attributes:
+        reading: what was read last; None before that.
     """
 
-    def __init__(self, path: Path, trusted: bytes | None) -> None:
+    def __init__(self, path: Path, trusted: bytes | None, memory: ManifestMemory | None = None) -> None:
         self._path = path
         self._trusted = trusted
+        self._memory = memory
         self._seen: tuple[int, int, int] | None = None
-        self._sequence = -1
         self._checks: Mapping[str, KeyCheck] = {}
+        self.reading: ManifestReading | None = None
 
     def poll(self) -> Mapping[str, PurposeVersions] | None:
         """Return the versions by purpose when the file changed since the last good reading, else None.
@@ -100,50 +127,52 @@ class KeyManifest:
             raw = self._path.read_bytes()
         except OSError as error:
             raise ConfigurationError(f"{self._path}: cannot be read: {error.strerror}") from error
-        body = self._checked(raw)
-        if body.sequence < self._sequence:
+        body, digest, signers = self._checked(raw)
+        if self.reading is not None and body.sequence < self.reading.sequence:
             raise ConfigurationError(
-                f"{self._path}: number {body.sequence} is older than {self._sequence}, which was read before"
+                f"{self._path}: number {body.sequence} is older than {self.reading.sequence}, which was read before"
             )
         versions = self._versions(body)
-        self._seen, self._sequence = mark, body.sequence
-        self._checks = {entry.label: entry.check for entry in body.keys if entry.check is not None}
+        if self._memory is not None and signers:
+            fingerprints = [hashlib.sha256(key).hexdigest() for key in signers]
+            try:
+                seen = SeenManifest(body.sequence, digest, fingerprints[-1])
+                self._memory.admit(body.token.serial, seen, frozenset(fingerprints))
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{self._path}: {error}") from error
+        self._seen = mark
+        self.reading = ManifestReading(body.sequence, digest, max(0, len(signers) - 1))
+        self._checks = {
+            entry.label: entry.check for entry in body.keys if entry.check is not None and entry.state != "destroyed"
+        }
         return versions
 
     def check(self, label: str) -> KeyCheck | None:
         """Return the check value of a key as of the last good reading, or None when the manifest does not know it."""
         return self._checks.get(label)
 
-    def _checked(self, raw: bytes) -> _Body:
+    def _checked(self, raw: bytes) -> tuple[_Body, str, tuple[bytes, ...]]:
+        """Return the body, its SHA-256, and the keys from the trusted one to its signer."""
         try:
             file = msgspec.json.decode(raw, type=_File)
             body = msgspec.json.decode(file.body, type=_Body)
-            if self._trusted is not None and not self._signed(file, self._trusted):
-                raise ConfigurationError(f"{self._path}: not signed by the trusted key")
+            # What is signed is the body as JSON with sorted keys and no white space, whatever the file's layout.
+            signed = msgspec.json.encode(msgspec.json.decode(file.body), order="sorted")
+            signers = () if self._trusted is None else self._signers(file, self._trusted, signed)
         except (msgspec.DecodeError, ValueError) as error:
             raise ConfigurationError(f"{self._path}: not a key manifest: {error}") from error
         if body.format != FORMAT:
             raise ConfigurationError(f"{self._path}: format {body.format!r} is not known; expected {FORMAT!r}")
-        return body
+        return body, hashlib.sha256(signed).hexdigest(), signers
 
-    @staticmethod
-    def _signed(file: _File, trusted: bytes) -> bool:
-        if file.signature is None:
-            return False
-        # What is signed is the body as JSON with sorted keys and no white space, whatever the file's layout.
-        signed = msgspec.json.encode(msgspec.json.decode(file.body), order="sorted")
-        signature = base64.b64decode(file.signature.signature, validate=True)
-        key = load_der_public_key(trusted)
-        try:
-            if isinstance(key, ec.EllipticCurvePublicKey):
-                key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
-            elif isinstance(key, rsa.RSAPublicKey):
-                key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
-            else:
-                return False
-        except InvalidSignature:
-            return False
-        return True
+    def _signers(self, file: _File, trusted: bytes, signed: bytes) -> tuple[bytes, ...]:
+        if file.signature is not None:
+            signature = base64.b64decode(file.signature.signature, validate=True)
+            keys = signers_after(trusted, file.hand_overs)
+            for count in range(len(keys), 0, -1):
+                if signature_fits(keys[count - 1], signed, signature):
+                    return keys[:count]
+        raise ConfigurationError(f"{self._path}: not signed by the trusted key")
 
     def _versions(self, body: _Body) -> Mapping[str, PurposeVersions]:
         primary: dict[str, set[int]] = defaultdict(set)

@@ -20,6 +20,7 @@ from hsm_provision.labels import KeyName, parse_label
 from hsm_provision.lifecycle import KeyOffice
 from hsm_provision.manifest import ManifestBody, ManifestKey
 from hsm_provision.profiles import KeyProfile
+from hsm_provision.record_signing import current_signer
 from hsm_provision.records import Progress, not_after
 from hsm_provision.shares import KEY_BYTES, combine, split
 from hsm_provision.spoken import spoken
@@ -89,8 +90,8 @@ def export_backup(office: KeyOffice, path: Path) -> BackupFile:
     if problems:
         raise VerificationError("the backup does not prove itself: " + "; ".join(problems))
     backup = BackupFile(FORMAT, body, bundles)
-    key = office.signing_key
-    if key is not None and body.key(key) is not None:
+    key = current_signer(body, office.signing_key)
+    if key is not None:
         signature = sign_with(office.session, key, backup.signed_bytes())
         backup = msgspec.structs.replace(
             backup,

@@ -7,13 +7,14 @@ so the manifest is the reference that ``verify``, ``rotate``, ``retire`` and run
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from hsm_msl.audit.chain import AuditHead
+from hsm_msl.audit.chain import AuditHead, AuditSigner
+from hsm_msl.audit.hand_over import SignerHandOver
 from hsm_msl.audit.signatures import signature_fits
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.private_files import replace_private_file
@@ -118,6 +119,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     body: ManifestBody
     signature: ManifestSignature | None = None
+    hand_overs: tuple[SignerHandOver, ...] = ()
+    """How the first signing key led to the one that signed this; each is signed by the key before it."""
 
 
 def canonical(body: ManifestBody) -> bytes:
@@ -161,26 +164,25 @@ def signed_by(manifest: Manifest, spki: bytes) -> bool:
 
 
 def write_manifest(
-    path: Path, body: ManifestBody, *, key: str | None, spki: bytes, sign: Callable[[bytes], bytes]
+    path: Path, body: ManifestBody, signer: AuditSigner | None, hand_overs: tuple[SignerHandOver, ...] = ()
 ) -> Manifest:
     """Sign and store a manifest in one step.
 
     Args:
         path: where.
         body: what.
-        key: label of the signing key; None leaves the manifest unsigned.
-        spki: the signing key's public half; unused without a key.
-        sign: signs bytes with that key.
+        signer: the signing key; None leaves the manifest unsigned.
+        hand_overs: how the first signing key led to this one.
 
     Raises:
         ConfigurationError: the file cannot be written.
         BackendError: the token does not sign.
     """
     signature = None
-    if key is not None:
-        made = sign(canonical(body))
-        signature = ManifestSignature(key, base64.b64encode(spki).decode(), base64.b64encode(made).decode())
-    manifest = Manifest(body, signature)
+    if signer is not None:
+        spki, made = (base64.b64encode(part).decode() for part in (signer.spki, signer.sign(canonical(body))))
+        signature = ManifestSignature(signer.label, spki, made)
+    manifest = Manifest(body, signature, hand_overs)
     encoded = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     replace_private_file(path, encoded + b"\n")
     return manifest

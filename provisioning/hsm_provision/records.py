@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from hsm_msl.audit.chain import AuditSigner
+from hsm_msl.audit.hand_over import hand_over_signer
 from hsm_msl.audit.log import AuditLog
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
@@ -26,12 +26,11 @@ from hsm_provision.manifest import (
     ManifestToken,
     empty_manifest,
     read_manifest,
-    signed_by,
     write_manifest,
 )
 from hsm_provision.plan import Plan
-from hsm_provision.token.objects import TokenSession, list_keys, public_spki
-from hsm_provision.token.signing import sign_with
+from hsm_provision.record_signing import current_signer, log_signer, signed_here, token_signer
+from hsm_provision.token.objects import TokenSession
 
 
 class PlanJournal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,10 +115,9 @@ class Records:
                 f"{self.manifest_path}: describes token {stored.body.token.serial}, not {here.serial}; "
                 "keep the records of each token in a directory of its own"
             )
-        signs = signing_key if signing_key and list_keys(session).of_label(signing_key) else None
-        if signs is not None and not signed_by(stored, public_spki(session, signs)):
+        if not signed_here(session, stored, signing_key):
             raise ConfigurationError(
-                f"{self.manifest_path}: not signed by {signs}: the manifest was changed by other means"
+                f"{self.manifest_path}: not signed by {signing_key}: the manifest was changed by other means"
             )
         return stored.body
 
@@ -128,19 +126,29 @@ class Records:
     ) -> ManifestBody:
         """Write the next manifest, signed by the token when a signing key exists, and return it.
 
+        Where another version of the signing key becomes primary, the one before hands over to it, in the audit log
+        and in the manifest.
+
         Raises:
             ConfigurationError: a file cannot be written.
             BackendError: the token does not sign.
         """
         following = body.with_keys(changed, written=self.now(), tool=__version__)
-        key = self._usable(following, signing_key)
-        spki = public_spki(session, key) if key is not None else b""
-        if key is not None:
-            checkpoint = self.audit().checkpoint(AuditSigner(key, spki, lambda data: sign_with(session, key, data)))
-            following = msgspec.structs.replace(following, audit=checkpoint.head)
-        write_manifest(
-            self.manifest_path, following, key=key, spki=spki, sign=lambda data: sign_with(session, str(key), data)
-        )
+        key = current_signer(following, signing_key)
+        if key is None:
+            write_manifest(self.manifest_path, following, None)
+            return following
+        signer = token_signer(session, key)
+        # The log may be ahead of the manifest, where a run was interrupted between the two.
+        before = log_signer(self.audit_path)
+        if before is not None and before != key:
+            self.audit().hand_over(token_signer(session, before), signer)
+        stored = self.manifest()
+        hand_overs = () if stored is None else stored.hand_overs
+        if stored is not None and stored.signature is not None and stored.signature.key != key:
+            hand_overs += (hand_over_signer(token_signer(session, stored.signature.key), signer),)
+        following = msgspec.structs.replace(following, audit=self.audit().checkpoint(signer).head)
+        write_manifest(self.manifest_path, following, signer, hand_overs)
         return following
 
     def approvals_path(self, digest: str) -> Path:
@@ -194,13 +202,6 @@ class Records:
         """Record that a plan was started or completed. Raises ConfigurationError."""
         encoded = msgspec.json.encode(PlanJournal(plan, status), order="sorted")
         replace_private_file(self.journal_path(plan.hash), msgspec.json.format(encoded, indent=2) + b"\n")
-
-    @staticmethod
-    def _usable(body: ManifestBody, signing_key: str | None) -> str | None:
-        """Return the signing key once it exists; the first ceremony creates it together with the rest."""
-        if signing_key is None or body.key(signing_key) is None:
-            return None
-        return signing_key
 
 
 def not_after(created: float, validity_days: int) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from hsm_provision import __version__
 from hsm_provision.ceremony import CeremonyFile
 from hsm_provision.manifest import Manifest, ManifestKey
 from hsm_provision.profiles import KeyProfile
+from hsm_provision.record_signing import first_signer
 from hsm_provision.records import Records
 from hsm_provision.spoken import spoken
 from hsm_provision.token.objects import TokenSession
@@ -113,10 +113,11 @@ def make_report(
 
 
 def _audit(manifest: Manifest, records: Records) -> AuditVerdict | None:
-    if manifest.signature is None:
+    first = first_signer(manifest)
+    if first is None:
         return None
     known = () if manifest.body.audit is None else (manifest.body.audit,)
-    return verify_log([records.audit_path], base64.b64decode(manifest.signature.spki), known=known)
+    return verify_log([records.audit_path], first, known=known)
 
 
 def _timeline(records: Records) -> tuple[AuditRecord, ...]:

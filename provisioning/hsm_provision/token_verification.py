@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hsm_provision.labels import parse_label
-from hsm_provision.manifest import Manifest, ManifestKey, signed_by
+from hsm_provision.manifest import Manifest, ManifestKey
 from hsm_provision.profiles import KeyProfile
+from hsm_provision.record_signing import signed_for
 from hsm_provision.token.facts import Listing, ObjectFacts
 from hsm_provision.token.objects import TokenSession, list_keys, public_spki
 from hsm_provision.verification import KeyProof, prove_key
@@ -98,7 +98,7 @@ def _signature_problems(session: TokenSession, manifest: Manifest, trusted: byte
     if manifest.signature is None:
         return ["the manifest is not signed"] if trusted is not None else []
     expected = trusted if trusted is not None else public_spki(session, manifest.signature.key)
-    if base64.b64decode(manifest.signature.spki) != expected or not signed_by(manifest, expected):
+    if not signed_for(manifest, expected):
         return ["the manifest was signed by another key"]
     return []
 

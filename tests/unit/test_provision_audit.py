@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from hsm_msl.audit.chain import AuditHead, AuditSigner, encoded
+from audit_signers import full_at, signer
+from hsm_msl.audit.chain import AuditHead, encoded
 from hsm_msl.audit.log import AuditLog, put_aside
 from hsm_msl.audit.verification import AuditVerdict, checkpoint_fits, read_checkpoint, read_records, verify_log
 from hsm_msl.errors import ConfigurationError
 
 NOW = "2026-01-01T00:00:00Z"
-
-
-def signer(label: str) -> AuditSigner:
-    key = ec.generate_private_key(ec.SECP256R1())
-    spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return AuditSigner(label, spki, lambda data: key.sign(data, ec.ECDSA(hashes.SHA256())))
 
 
 FIRST, SECOND, STRANGER = (signer(name) for name in ("audit.signing.v1", "audit.signing.v2", "audit.signing.v1"))
@@ -217,17 +208,6 @@ def test_processes_append_to_one_log_in_turn(tmp_path: Path) -> None:
     verdict = verify_log(files, SPKI)
     assert verdict.problem is None
     assert len([number for number in numbers(files) if number]) == 120
-
-
-@contextmanager
-def full_at(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("room", [0, 30])

@@ -1,0 +1,97 @@
+"""Which version of the signing key signs the records, and how one version hands over to the next."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import msgspec
+
+from hsm_msl.audit.chain import SIGNED, AuditRecord, AuditSigner
+from hsm_msl.audit.hand_over import signers_after
+from hsm_provision.labels import parse_label
+from hsm_provision.manifest import Manifest, ManifestBody, signed_by
+from hsm_provision.token.objects import TokenSession, list_keys, public_spki
+from hsm_provision.token.signing import sign_with
+
+
+def current_signer(body: ManifestBody, signing_key: str | None) -> str | None:
+    """Return the label of the key that signs now: the primary version of the one the ceremony names.
+
+    Args:
+        body: what exists.
+        signing_key: any version of the signing key.
+
+    Returns:
+        None until it exists; the first ceremony creates it together with the rest.
+    """
+    name = None if signing_key is None else parse_label(signing_key)
+    primary = None if name is None else body.primary_of(name.family)
+    if primary is not None:
+        return primary.label
+    return signing_key if signing_key is not None and body.key(signing_key) is not None else None
+
+
+def token_signer(session: TokenSession, label: str) -> AuditSigner:
+    """Return a key pair on the token as a signer of records. Raises KeyNotFoundError, BackendError."""
+    return AuditSigner(label, public_spki(session, label), lambda data: sign_with(session, label, data))
+
+
+def signed_here(session: TokenSession, manifest: Manifest, signing_key: str | None) -> bool:
+    """Tell whether a manifest is signed by a version of the signing key on this token, or none exists yet.
+
+    Args:
+        session: the token.
+        manifest: what is to be trusted.
+        signing_key: any version of the signing key; without one, nothing is demanded.
+
+    Raises:
+        BackendError: the token fails.
+    """
+    name = None if signing_key is None else parse_label(signing_key)
+    if name is None:
+        return True
+    versions = set()
+    for found in list_keys(session).objects:
+        version = parse_label(found.label)
+        if version is not None and version.family == name.family:
+            versions.add(found.label)
+    if not versions:
+        return True
+    signature = manifest.signature
+    return (
+        signature is not None
+        and signature.key in versions
+        and signed_by(manifest, public_spki(session, signature.key))
+    )
+
+
+def signed_for(manifest: Manifest, trusted: bytes) -> bool:
+    """Tell whether a manifest is signed by a trusted public key (its DER form) or by one it handed over to."""
+    if manifest.signature is None:
+        return False
+    spki = base64.b64decode(manifest.signature.spki)
+    return spki in signers_after(trusted, manifest.hand_overs) and signed_by(manifest, spki)
+
+
+def first_signer(manifest: Manifest) -> bytes | None:
+    """Return the public key with which a manifest's audit log begins (SubjectPublicKeyInfo DER), or None."""
+    if manifest.signature is None:
+        return None
+    first = manifest.hand_overs[0].former if manifest.hand_overs else manifest.signature.spki
+    return base64.b64decode(first)
+
+
+def log_signer(path: Path) -> str | None:
+    """Return the label of the key that signs an audit log from its end on; None before the first signature."""
+    if not path.exists():
+        return None
+    # From the end: every manifest write leaves a signature, so the last one is near.
+    for line in reversed(path.read_bytes().splitlines()):
+        try:
+            record = msgspec.json.decode(line, type=AuditRecord)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # what a crash cut short; verifying is not done here
+        if record.event in SIGNED:
+            return record.details.get("next key", record.details.get("key"))
+    return None
