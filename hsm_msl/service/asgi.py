@@ -21,6 +21,8 @@ from hsm_msl.errors import BackendError, HsmMslError
 from hsm_msl.msl.server import MslServer
 from hsm_msl.service.fast_lane import FastLane
 from hsm_msl.service.load import Load
+from hsm_msl.service.management import ManagementListener
+from hsm_msl.service.message_counts import MessageCounts
 
 _LOG = logging.getLogger("hsm_msl.service")
 
@@ -46,9 +48,11 @@ class MslApplication:
     Args:
         server: the engine.
         load: counts the messages in work.
+        counts: counts what became of messages.
         ready: raises an ``HsmMslError`` when a token or store gives no answer; asked by the readiness page.
         close: called once when the service stops.
         max_request: the largest request body, bytes.
+        management: the operators' pages; served from when the service starts until it stops.
         health: path prefix of the health pages.
         threads: threads for the engine; 0 runs it on the event loop.
         inline: run messages of sessions that proved to be quick on the event loop all the same (``fast_lane``).
@@ -59,15 +63,20 @@ class MslApplication:
         server: MslServer,
         *,
         load: Load,
+        counts: MessageCounts,
         ready: Callable[[], None],
         close: Callable[[], None],
         max_request: int,
+        management: ManagementListener | None = None,
         health: str = "/health",
         threads: int = 4,
         inline: bool = True,
     ) -> None:
         self._server = server
         self._load = load
+        self._counts = counts
+        self._management = management
+        self._stop_management: Callable[[], None] = lambda: None
         self._inline = inline
         self._lane = FastLane()
         self._ready = ready
@@ -76,6 +85,15 @@ class MslApplication:
         self._live_path = f"{health}/live"
         self._ready_path = f"{health}/ready"
         self._pool: Executor | None = ThreadPoolExecutor(threads, "msl") if threads else None
+
+    def close(self) -> None:
+        """Let go of everything; done by itself when a service that was started stops."""
+        self._stop_management()
+        if self._management is not None:
+            self._management.listener.close()
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (the protocol's own signature)."""
@@ -101,24 +119,28 @@ class MslApplication:
             session = self._lane.session(body) if self._inline else None
             with self._load:
                 if self._lane.admits(session):
-                    answer, seconds = self._timed(body)
+                    answer, elapsed = self._timed(body)
                 else:
-                    answer, seconds = await self._run(self._timed, body)
-            self._lane.took(session, seconds)
+                    answer, elapsed = await self._run(self._timed, body)
+            self._lane.took(session, elapsed / 1e9)
         except BackendError as error:
             # Not even an error message could be protected: the one case in which HTTP has to speak.
+            self._counts.unavailable()
             _LOG.error("no answer possible: %s", error)
             text = "temporarily out of service\n"
             await PlainTextResponse(text, 503, {"retry-after": "1"})(scope, receive, send)
             return
+        self._counts.took(elapsed)
+        if not answer:
+            self._counts.ignored()
         # This path runs once per message, so it does without response objects.
         headers = [_MEDIA_TYPE, (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def _timed(self, body: bytes) -> tuple[bytes, float]:
-        start = time.perf_counter()
-        return self._server.handle(body), time.perf_counter() - start
+    def _timed(self, body: bytes) -> tuple[bytes, int]:
+        start = time.perf_counter_ns()
+        return self._server.handle(body), time.perf_counter_ns() - start
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Return the whole body, or raise as soon as it is known to be too large or not to come."""
@@ -161,11 +183,11 @@ class MslApplication:
         while True:
             message: Message = await receive()
             if message["type"] == "lifespan.startup":
+                if self._management is not None:
+                    self._stop_management = self._management.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                if self._pool is not None:
-                    self._pool.shutdown()
-                self._close()
+                self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

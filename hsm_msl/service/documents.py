@@ -29,7 +29,7 @@ from hsm_msl.service.key_sections import (
     TokenSection,
     X509Section,
 )
-from hsm_msl.service.sections import CapabilitiesSection, LimitsSection, Section
+from hsm_msl.service.sections import CapabilitiesSection, LimitsSection, ManagementSection, Section
 from hsm_msl.service.server_sections import (
     CacheSection,
     ListenSection,
@@ -57,6 +57,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     keys: dict[str, KeysSection]
     key_manifest: ManifestSection | None = None
     server: ListenSection = ListenSection()
+    management: ManagementSection | None = None
     token_policy: TokenPolicySection = TokenPolicySection()
     schemes: SchemesSection = SchemesSection()
     dh_groups: dict[str, DhGroupSection] = msgspec.field(default_factory=dict)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from hsm_msl.errors import HsmMslError, MslError
 from hsm_msl.msl.message.header import MessageHeader
+from hsm_msl.msl.server_exchange import ServerEvents
 
 _LOG = logging.getLogger("hsm_msl.messages")
 _NOBODY = "an entity not known yet"
@@ -28,6 +30,32 @@ class EventLog:
         """Log an outage as one line, a defect with its trace."""
         expected = isinstance(error, HsmMslError)
         _LOG.error("could not answer %s: %s: %s", _who(request), type(error).__name__, error, exc_info=not expected)
+
+
+class Listeners:
+    """Tells several what a server did (``ServerEvents``).
+
+    Args:
+        listeners: each hears of everything.
+    """
+
+    def __init__(self, listeners: Sequence[ServerEvents]) -> None:
+        self._listeners = tuple(listeners)
+
+    def answered(self, request: MessageHeader, response: MessageHeader) -> None:
+        """Tell of an answer."""
+        for listener in self._listeners:
+            listener.answered(request, response)
+
+    def refused(self, error: MslError, request: MessageHeader | None) -> None:
+        """Tell of a refusal."""
+        for listener in self._listeners:
+            listener.refused(error, request)
+
+    def failed(self, error: Exception, request: MessageHeader | None) -> None:
+        """Tell of an outage or a defect."""
+        for listener in self._listeners:
+            listener.failed(error, request)
 
 
 def _who(header: MessageHeader | None) -> str:

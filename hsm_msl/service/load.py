@@ -10,22 +10,25 @@ class Load:
 
     Args:
         limit: messages in work beyond which the process counts as busy; 0 for never.
+
+    Attributes:
+        count: messages in work.
     """
 
-    __slots__ = ("_count", "_limit")
+    __slots__ = ("_limit", "count", "deferred")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._count = 0
+        self.count = 0
 
     def __enter__(self) -> None:
-        self._count += 1
+        self.count += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._count -= 1
+        self.count -= 1
 
     def busy(self) -> bool:
-        """Tell whether renewals that can wait should."""
-        return 0 < self._limit < self._count
+        """Tell whether there is more work than is good."""
+        return 0 < self._limit < self.count

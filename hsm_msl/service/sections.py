@@ -34,6 +34,26 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     chunk: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)] = DEFAULT_CHUNK_BYTES
 
 
+class ManagementSection(Section, frozen=True, kw_only=True):
+    """``[management]``: metrics and health for operators, on an address of their own; not served without this table.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port; 0 takes a free one, which is logged. Several worker processes take it and those that follow.
+        ready_every: seconds for which an answer about readiness is good, however often it is asked for.
+        deep_every: seconds for which the result of a deep examination is good.
+        drift_every: seconds between two comparisons of the keys with the key manifest.
+        patience: seconds to wait for a token or store before it counts as out of service.
+    """
+
+    host: Name = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8081
+    ready_every: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    deep_every: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    drift_every: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    patience: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+
+
 class CapabilitiesSection(Section, frozen=True, kw_only=True):
     """``[capabilities]``: what this side can read, best first."""
 

@@ -11,14 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from starlette.responses import Response
 from starlette.types import ASGIApp
 from uvicorn.supervisors.multiprocess import Multiprocess
 
+from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.asgi import MslApplication
 from hsm_msl.service.compose.server import ComposedServer, compose_server
 from hsm_msl.service.config import read_server_config
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.echo import echo
+from hsm_msl.service.management import ManagementListener, ManagementPages, open_management
 
 _BACKLOG = 2048
 _LISTEN_PROBLEMS = {
@@ -39,6 +42,8 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
     return MslApplication(
         composed.server,
         load=composed.load,
+        counts=composed.counts,
+        management=management(config, composed),
         ready=composed.check,
         close=composed.close,
         max_request=config.document.limits.request,
@@ -46,6 +51,26 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
         threads=listen.threads,
         inline=listen.inline and config.document.session_keys.residency == "host",
     )
+
+
+def management(config: Configuration[ServerConfig], composed: ComposedServer) -> ManagementListener | None:
+    """Open the operators' listener of this process; None where the configuration has none.
+
+    Raises:
+        ConfigurationError: its address cannot be listened on; names the key.
+    """
+    section = config.document.management
+    if section is None:
+        return None
+    try:
+        listener = open_management(section, config.document.server.workers)
+    except OSError as error:
+        raise _not_listening(config, "management", section.host, section.port, error) from None
+
+    def metrics() -> Response:
+        return Response(composed.metrics.text(), media_type=composed.metrics.content_type)
+
+    return ManagementListener(listener, ManagementPages({"/metrics": metrics}))
 
 
 def worker_application(path: str) -> ASGIApp:
@@ -80,11 +105,17 @@ def listen(config: Configuration[ServerConfig]) -> socket.socket:
     family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
     try:
         return socket.create_server((section.host, section.port), family=family, backlog=_BACKLOG)
-    except socket.gaierror:
-        raise config.error("server.host", f"{section.host!r} cannot be resolved") from None
     except OSError as error:
-        key, problem = _LISTEN_PROBLEMS.get(error.errno or 0, ("port", f"cannot be listened on: {error.strerror}"))
-        raise config.error(f"server.{key}", f"{section.host}:{section.port} {problem}") from None
+        raise _not_listening(config, "server", section.host, section.port, error) from None
+
+
+def _not_listening(
+    config: Configuration[ServerConfig], table: str, host: str, port: int, error: OSError
+) -> ConfigurationError:
+    if isinstance(error, socket.gaierror):
+        return config.error(f"{table}.host", f"{host!r} cannot be resolved")
+    key, problem = _LISTEN_PROBLEMS.get(error.errno or 0, ("port", f"cannot be listened on: {error.strerror}"))
+    return config.error(f"{table}.{key}", f"{host}:{port} {problem}")
 
 
 def url_of(listener: socket.socket) -> str:
@@ -108,16 +139,17 @@ def serve(config: Configuration[ServerConfig], announce: Callable[[str, Composed
     try:
         composed.check()
         listener = listen(config)
+        app = application(config, composed)
     except BaseException:
         composed.close()
         raise
     with listener:
         announce(url_of(listener), composed)
         if section.workers == 1:
-            run(config, application(config, composed), listener)
+            run(config, app, listener)
             return
+        app.close()
         # The workers open the token themselves: sessions and logins do not survive a change of process.
-        composed.close()
         factory = functools.partial(worker_application, str(config.path))
         settings = _settings(config, factory, factory=True, workers=section.workers)
         Multiprocess(settings, [listener]).run()

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.key_manifest import PurposeVersions
 from hsm_msl.backend.keyring import KeyState, KeyVersion, PurposeView
+from hsm_msl.backend.operations import Operations
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.pkcs11.connection import TokenSelector
-from hsm_msl.backend.pkcs11.derivation import TokenDerivationKey
 from hsm_msl.backend.pkcs11.module import load
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
@@ -142,7 +142,8 @@ class KeySources:
             profile = PROFILES[section.vendor] if section.vendor else recognise(found.manufacturer_id, found.model)
             source = section.pin or uri.pin_source
             pin = None if source is None else pin_source(self._config.source(source))
-            return open_token(module, selector, pin, profile, sessions=section.sessions)
+            operations = Operations(uses_of(getattr(self._config.document, "keys", {})))
+            return open_token(module, selector, pin, profile, sessions=section.sessions, operations=operations)
         except (BackendConfigurationError, ConfigurationError) as error:
             raise BackendConfigurationError(f"{self._config.path}: {where}: {error}") from None
         except BackendUnavailableError as error:
