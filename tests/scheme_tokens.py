@@ -18,7 +18,7 @@ from hsm_msl.msl.tokens.master_token import MasterToken, MasterTokens, TokenCach
 from hsm_msl.msl.tokens.user_id_token import UserIdToken, UserIdTokens
 from hsm_msl.msl.userauth.base import parse_user_auth
 from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_schemes
-from hsm_msl.msl.userauth.external import ExternalScheme
+from hsm_msl.msl.userauth.external import CarriedUser, ExternalScheme
 from hsm_msl.msl.userauth.user_id_token import user_id_token_data
 from hsm_msl.ports import Authorization, Clock, SymmetricKeys
 from hsm_msl.ports.schemes import UserService
@@ -30,6 +30,7 @@ from scheme_support import Hooks
 NOW = 1_800_000_000.0
 ENTITY = "entity"
 USER = "ada"
+PROFILE = "ada/kids"
 PASSWORD = "correct horse"
 
 
@@ -40,6 +41,8 @@ class Credentials:
         return USER if (email, password) == ("ada@example.org", PASSWORD) else None
 
     def identify(self, scheme: str, entity: str, credentials: Any) -> str | None:
+        if scheme == "TO_PROFILE":
+            return PROFILE if credentials == {"profile": "kids", "useridtoken": USER} else None
         return USER if credentials == {"pin": "1234"} else None
 
 
@@ -123,13 +126,15 @@ class TokenWorld:
         )
         credentials = Credentials()
         private = ExternalScheme("PRIVATE_PIN", ("pin",), service or credentials, self.hooks)
+        carried = CarriedUser("useridtoken", self.user_id_tokens, self.issuer.check_user_id_token)
+        profiles = ExternalScheme("TO_PROFILE", ("profile",), credentials, self.hooks, carried=carried)
         self.users = user_auth_schemes(
-            ("EMAIL_PASSWORD", "USER_ID_TOKEN", "PRIVATE_PIN"),
+            ("EMAIL_PASSWORD", "USER_ID_TOKEN", "PRIVATE_PIN", "TO_PROFILE"),
             UserParts(
                 self.hooks,
                 credentials,
                 OwnTokens(self.master_tokens, self.user_id_tokens, self.issuer),
-                (private,),
+                (private, profiles),
             ),
         )
 
@@ -165,9 +170,9 @@ class TokenWorld:
             authdata["mastertoken"] = mastertoken
         return self.authenticate_entity({"scheme": "MT_PROTECTED", "authdata": authdata})
 
-    def authenticate_user(self, obj: dict[str, Any], entity: str = ENTITY) -> str:
-        """Parse and authenticate as a header decoder does."""
-        data = parse_user_auth(obj, self.users)
+    def authenticate_user(self, obj: dict[str, Any], entity: str = ENTITY, master: MasterToken | None = None) -> str:
+        """Parse and authenticate as a header decoder does, in a message with this master token."""
+        data = parse_user_auth(obj, self.users, master)
         return self.users[data.scheme].authenticate(data, entity)
 
     def user_of_session(self, user: str = USER, owner: str = ENTITY) -> tuple[MasterToken, UserIdToken]:

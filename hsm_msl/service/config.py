@@ -157,6 +157,11 @@ def _check_schemes(config: Configuration[ServerConfig]) -> None:
     for name in schemes.key_exchange:
         config.check_name("schemes.key_exchange", name, KEY_EXCHANGES, "key exchange")
     own = {section.scheme for section in document.user_services}
+    for index, section in enumerate(document.user_services):
+        if section.user_id_token in (*section.mandatory, *section.optional):
+            raise config.error(
+                f"user_services[{index}].user_id_token", f"{section.user_id_token!r} is a string already"
+            )
     known: tuple[tuple[str, Collection[str], str], ...] = (
         ("entity", ENTITY_SCHEMES, "entity authentication scheme"),
         ("user", {*USER_SCHEMES, *own}, "user authentication scheme"),

@@ -110,6 +110,8 @@ class UserServiceSection(Section, frozen=True, kw_only=True):
         url: where to ask; https, except on this machine.
         mandatory: names of the strings every client sends.
         optional: names of strings a client may send.
+        user_id_token: name of the member that holds the user ID token of the user so far, for a scheme by which
+            clients go from one user to another; it must be of the same session, and the service is told its user.
         timeout: seconds for one try.
     """
 
@@ -117,6 +119,7 @@ class UserServiceSection(Section, frozen=True, kw_only=True):
     url: Name
     mandatory: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     optional: tuple[Name, ...] = ()
+    user_id_token: Name | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0)] = 2.0
 
 

@@ -12,7 +12,7 @@ from hsm_msl.msl.tokens.user_id_token import UserIdToken
 from hsm_msl.msl.userauth.base import parse_user_auth
 from hsm_msl.msl.userauth.user_id_token import UserIdTokenScheme, user_id_token_data
 from scheme_support import VECTORS, Hooks, refused
-from scheme_tokens import ENTITY, PASSWORD, USER, TokenWorld
+from scheme_tokens import ENTITY, PASSWORD, PROFILE, USER, TokenWorld
 
 FAIL, USERDATA, USER_REAUTH = ResponseCode.FAIL, ResponseCode.USERDATA_REAUTH, ResponseCode.USER_REAUTH
 EMAIL = "ada@example.org"
@@ -83,6 +83,26 @@ def unjudged(code: ErrorCode) -> Run:
 def pin(value: str, hooks: Hooks | None = None) -> Run:
     obj = {"scheme": "PRIVATE_PIN", "authdata": {"pin": value}}
     return lambda: TokenWorld(hooks).authenticate_user(obj)
+
+
+def to_profile(
+    profile: str = "kids", *, hooks: Hooks | None = None, spoil: str = "", wire: object = None, **world: Any
+) -> Run:
+    """A user ID token and a profile, in the token's session or, spoilt, in another or in none."""
+
+    def run() -> object:
+        made = TokenWorld(hooks, **world)
+        master, token = made.user_of_session()
+        if spoil == "foreign":
+            token = TokenWorld().issuer.create_user_id_token(USER, master)
+        if spoil == "session":
+            master, _ = made.session()
+        authdata = {"profile": profile, "useridtoken": token.to_wire() if wire is None else wire}
+        return made.authenticate_user(
+            {"scheme": "TO_PROFILE", "authdata": authdata}, master=None if spoil == "master" else master
+        )
+
+    return run
 
 
 def unknown(name: str, schemes: dict[str, Any] | None = None) -> Run:
@@ -185,6 +205,24 @@ ROWS: list[tuple[str, Run, ErrorCode, ResponseCode]] = [
         ErrorCode.USERAUTH_ENTITYUSER_INCORRECT_DATA,
         USERDATA,
     ),
+    ("profile refused", to_profile("others"), ErrorCode.USERAUTH_VERIFICATION_FAILED, USERDATA),
+    ("profile, no session", to_profile(spoil="master"), ErrorCode.USERAUTH_MASTERTOKEN_MISSING, USERDATA),
+    ("profile, other session", to_profile(spoil="session"), ErrorCode.USERAUTH_USERIDTOKEN_INVALID, USERDATA),
+    ("profile, foreign token", to_profile(spoil="foreign"), ErrorCode.USERAUTH_USERIDTOKEN_NOT_DECRYPTED, USERDATA),
+    ("profile, no token", to_profile(wire="text"), ErrorCode.MSL_PARSE_ERROR, FAIL),
+    (
+        "profile, malformed token",
+        to_profile(wire={"tokendata": "", "signature": ""}),
+        ErrorCode.USERAUTH_USERIDTOKEN_INVALID,
+        USERDATA,
+    ),
+    ("profile, revoked", to_profile(revoked_users=(USER,)), ErrorCode.USERIDTOKEN_REVOKED, USER_REAUTH),
+    (
+        "profile not permitted",
+        to_profile(hooks=Hooks(pairs=((ENTITY, PROFILE),))),
+        ErrorCode.USERAUTH_ENTITYUSER_INCORRECT_DATA,
+        USERDATA,
+    ),
     (
         "own scheme, member missing",
         lambda: TokenWorld().authenticate_user({"scheme": "PRIVATE_PIN", "authdata": {}}),
@@ -207,6 +245,11 @@ def test_row(run: Run, code: ErrorCode, response: ResponseCode) -> None:
 )
 def test_good_credentials_prove_the_user(run: Run) -> None:
     assert run() == USER
+
+
+def test_a_user_id_token_of_the_session_and_a_profile_prove_another_user() -> None:
+    """Deployed clients go from one user to another by such a scheme (deployed-clients)."""
+    assert to_profile()() == PROFILE
 
 
 @pytest.mark.parametrize("name", VECTORS["user_auth_data"])

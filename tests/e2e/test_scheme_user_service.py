@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -15,69 +12,14 @@ from hsm_msl.errors import ConfigurationError, ErrorCode, MslError, StoreError
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.user_service import HttpUserService, Patience
 from scheme_tokens import USER, TokenWorld
+from user_directory import Directory
 
 PIN = {"scheme": "PRIVATE_PIN", "authdata": {"pin": "1234", "ignored": "x"}}
 
 
-class Directory:
-    """A user service on the loopback interface.
-
-    Attributes:
-        plan: what to do about the next questions, one each, before answering normally: a status, ``garbage``,
-            ``hang`` or ``drop``.
-        questions: what was asked.
-    """
-
-    def __init__(self) -> None:
-        self.plan: list[int | str] = []
-        self.questions: list[dict[str, Any]] = []
-        self.released = threading.Event()
-        directory = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                directory.questions.append(json.loads(body))
-                directory.answer(self)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/users"
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        step = self.plan.pop(0) if self.plan else self.verdict()
-        if step == "hang":
-            self.released.wait(30)
-            return
-        if step == "drop":
-            handler.close_connection = True
-            return
-        body = b"<html>" if step == "garbage" else json.dumps({"user": USER}).encode()
-        handler.send_response(step if isinstance(step, int) else 200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    def verdict(self) -> int:
-        return 200 if self.questions[-1]["credentials"] == {"pin": "1234"} else 403
-
-    def close(self) -> None:
-        self.released.set()
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
 @pytest.fixture
 def directory() -> Iterator[Directory]:
-    made = Directory()
+    made = Directory(lambda question: USER if question["credentials"] == {"pin": "1234"} else None)
     yield made
     made.close()
 
@@ -139,7 +81,7 @@ def test_a_silent_service_costs_its_timeout_and_no_more(directory: Directory, cl
 
 
 def test_nobody_at_home(client: httpx.Client) -> None:
-    gone = Directory()
+    gone = Directory(lambda question: None)
     gone.close()
     with pytest.raises(StoreError, match="ConnectError"):
         ask(service(gone.url, client))

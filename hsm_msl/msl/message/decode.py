@@ -107,7 +107,7 @@ class HeaderDecoder:
         response = self._key_response(data)
         verification = master if response is None or msl.peer_to_peer else response.master_token
         user_id_token = self._user_id_token(data, "useridtoken", verification)
-        user_auth, user = self._user(data, encrypted, identity, user_id_token)
+        user_auth, user = self._user(data, encrypted, identity, user_id_token, verification)
         service_tokens = self._service_tokens(data, "servicetokens", verification, user_id_token)
         non_replayable_id = fields.optional_integer(data, "nonreplayableid")
         renewable = fields.boolean(data, "renewable")
@@ -190,14 +190,19 @@ class HeaderDecoder:
         return None if raw is None else self._context.user_id_tokens.parse(raw, master)
 
     def _user(
-        self, data: Mapping[str, Any], encrypted: bool, identity: str | None, token: UserIdToken | None
+        self,
+        data: Mapping[str, Any],
+        encrypted: bool,
+        identity: str | None,
+        token: UserIdToken | None,
+        master: MasterToken | None,
     ) -> tuple[UserAuthData | None, str | None]:
         known = None if token is None else token.user
         raw = fields.optional_mapping(data, "userauthdata")
         if raw is None:
             return None, known
         schemes = self._context.user_schemes
-        user_auth = parse_user_auth(raw, schemes)
+        user_auth = parse_user_auth(raw, schemes, master)
         if not encrypted:
             raise MslError(ErrorCode.UNENCRYPTED_MESSAGE_WITH_USERAUTHDATA)
         user = schemes[user_auth.scheme].authenticate(user_auth, identity or "")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hsm_msl.errors import ErrorCode, MslError
+from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.ports import Authorization
 from hsm_msl.wire import fields
 
@@ -33,8 +34,18 @@ class UserAuthScheme(Protocol):
     def name(self) -> str:
         """The scheme's name on the wire."""
 
-    def parse(self, authdata: Mapping[str, Any]) -> UserAuthData:
-        """Read the scheme's own object. Raises MslError."""
+    def parse(self, authdata: Mapping[str, Any], master_token: MasterToken | None = None) -> UserAuthData:
+        """Read the scheme's own object.
+
+        Args:
+            authdata: the object.
+            master_token: the message's master token, that of its key response rather than that of its header; a user
+                ID token inside the data may have to be bound to it.
+
+        Raises:
+            MslError: the data is refused.
+            BackendError: a token key operation did not happen.
+        """
 
     def authenticate(self, data: UserAuthData, identity: str) -> str:
         """Return the user that ``data`` proves, for the authenticated entity ``identity``.
@@ -48,8 +59,15 @@ class UserAuthScheme(Protocol):
 UserAuthSchemes = Mapping[str, UserAuthScheme]
 
 
-def parse_user_auth(obj: Mapping[str, Any], schemes: UserAuthSchemes) -> UserAuthData:
+def parse_user_auth(
+    obj: Mapping[str, Any], schemes: UserAuthSchemes, master_token: MasterToken | None = None
+) -> UserAuthData:
     """Read a ``userauthdata`` container.
+
+    Args:
+        obj: the container.
+        schemes: the schemes this entity accepts.
+        master_token: the message's master token, as for ``UserAuthScheme.parse``.
 
     Raises:
         MslError: UNIDENTIFIED_USERAUTH_SCHEME, USERAUTH_FACTORY_NOT_FOUND (before ``authdata`` is looked at), or what
@@ -60,7 +78,7 @@ def parse_user_auth(obj: Mapping[str, Any], schemes: UserAuthSchemes) -> UserAut
     if scheme is None:
         known = name in KNOWN_SCHEMES
         raise MslError(ErrorCode.USERAUTH_FACTORY_NOT_FOUND if known else ErrorCode.UNIDENTIFIED_USERAUTH_SCHEME)
-    return scheme.parse(fields.mapping(obj, "authdata"))
+    return scheme.parse(fields.mapping(obj, "authdata"), master_token)
 
 
 def check_entity_for_users(authorization: Authorization, identity: str, scheme: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsm_msl.errors import ErrorCode, MslError, UsageError
+from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.userauth.base import UserAuthData, check_entity_for_users, check_user
 from hsm_msl.ports import Authorization, Users
 from hsm_msl.wire import fields
@@ -27,7 +28,11 @@ class EmailPasswordScheme:
     authorization: Authorization
     name: str = NAME
 
-    def parse(self, authdata: Mapping[str, Any]) -> UserAuthData:
+    def parse(
+        self,
+        authdata: Mapping[str, Any],
+        master_token: MasterToken | None = None,  # noqa: ARG002 - whose session it is does not matter
+    ) -> UserAuthData:
         """Read both strings. Raises MslError MSL_PARSE_ERROR."""
         return email_password_data(fields.string(authdata, "email"), fields.string(authdata, "password"))
 

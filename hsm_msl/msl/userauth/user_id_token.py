@@ -50,7 +50,11 @@ class UserIdTokenScheme:
     authorization: Authorization
     name: str = NAME
 
-    def parse(self, authdata: Mapping[str, Any]) -> UserAuthData:
+    def parse(
+        self,
+        authdata: Mapping[str, Any],
+        master_token: MasterToken | None = None,  # noqa: ARG002 - the data brings its own
+    ) -> UserAuthData:
         """Read and open both tokens.
 
         Raises:
@@ -61,14 +65,10 @@ class UserIdTokenScheme:
         master_obj = fields.mapping(authdata, "mastertoken")
         user_obj = fields.mapping(authdata, "useridtoken")
         try:
-            master_token = self.master_tokens.parse(master_obj)
+            carried = self.master_tokens.parse(master_obj)
         except MslError:
             raise MslError(ErrorCode.USERAUTH_MASTERTOKEN_INVALID) from None
-        try:
-            user_id_token = self.user_id_tokens.parse(user_obj, master_token)
-        except MslError:
-            raise MslError(ErrorCode.USERAUTH_USERIDTOKEN_INVALID) from None
-        return user_id_token_data(master_token, user_id_token)
+        return user_id_token_data(carried, parse_carried(self.user_id_tokens, user_obj, carried))
 
     def authenticate(self, data: UserAuthData, identity: str) -> str:
         """Check permission, both tokens, and revocation, in the order of the specification.
@@ -88,17 +88,46 @@ class UserIdTokenScheme:
             raise MslError(ErrorCode.USERAUTH_MASTERTOKEN_NOT_DECRYPTED)
         if master_token.identity != identity:
             raise MslError(ErrorCode.USERAUTH_ENTITY_MISMATCH)
-        user = user_id_token.user
-        if user is None:
-            raise MslError(ErrorCode.USERAUTH_USERIDTOKEN_NOT_DECRYPTED)
+        user = user_of(user_id_token)
         check_user(self.authorization, identity, user, NAME)
-        try:
-            self.check(user_id_token)
-        except MslError as error:
-            if error.code in _NO_ANSWER:
-                raise MslError(ErrorCode.USERAUTH_USERIDTOKEN_REVOKE_CHECK_ERROR) from None
-            raise
+        check_carried(self.check, user_id_token)
         return user
+
+
+def parse_carried(tokens: UserIdTokens, obj: Mapping[str, Any], master_token: MasterToken) -> UserIdToken:
+    """Read a user ID token inside user authentication data.
+
+    Raises:
+        MslError: USERAUTH_USERIDTOKEN_INVALID, also for one bound to another master token.
+        BackendError: a token key operation did not happen.
+    """
+    try:
+        return tokens.parse(obj, master_token)
+    except MslError:
+        raise MslError(ErrorCode.USERAUTH_USERIDTOKEN_INVALID) from None
+
+
+def user_of(token: UserIdToken) -> str:
+    """Return whom a carried token stands for. Raises MslError USERAUTH_USERIDTOKEN_NOT_DECRYPTED."""
+    if token.user is None:
+        raise MslError(ErrorCode.USERAUTH_USERIDTOKEN_NOT_DECRYPTED)
+    return token.user
+
+
+def check_carried(check: Callable[[UserIdToken], None], token: UserIdToken) -> None:
+    """Refuse a revoked token inside user authentication data.
+
+    Raises:
+        MslError: the code of a refusal by ``check`` as it is, USERAUTH_USERIDTOKEN_REVOKE_CHECK_ERROR when it cannot
+            judge the token.
+        StoreError: revocations cannot be read.
+    """
+    try:
+        check(token)
+    except MslError as error:
+        if error.code in _NO_ANSWER:
+            raise MslError(ErrorCode.USERAUTH_USERIDTOKEN_REVOKE_CHECK_ERROR) from None
+        raise
 
 
 def _tokens(data: UserAuthData) -> tuple[MasterToken, UserIdToken]:

@@ -275,12 +275,12 @@ class _Composition:
 
     def _user_schemes(self, issuer: TokenIssuer) -> UserAuthSchemes:
         state = self.state
-        external = user_services(self.config, self.closing, state.authorization)
+        tokens = OwnTokens(self.master_tokens, self.user_id_tokens, issuer)
         parts = UserParts(
             state.authorization,
             users=state.users,
-            tokens=OwnTokens(self.master_tokens, self.user_id_tokens, issuer),
-            external=external,
+            tokens=tokens,
+            external=user_services(self.config, self.closing, state.authorization, tokens),
         )
         return user_auth_schemes(self._permitted(lambda rule: rule.user), parts)
 

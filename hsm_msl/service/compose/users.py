@@ -7,14 +7,15 @@ from contextlib import ExitStack
 import httpx
 
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.msl.userauth.external import ExternalScheme
+from hsm_msl.msl.userauth.defaults import OwnTokens
+from hsm_msl.msl.userauth.external import CarriedUser, ExternalScheme
 from hsm_msl.ports import Authorization
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.user_service import HttpUserService, Patience
 
 
 def user_services(
-    config: Configuration[ServerConfig], closing: ExitStack, authorization: Authorization
+    config: Configuration[ServerConfig], closing: ExitStack, authorization: Authorization, tokens: OwnTokens
 ) -> tuple[ExternalScheme, ...]:
     """Return the schemes a configuration defines.
 
@@ -22,6 +23,7 @@ def user_services(
         config: the configuration.
         closing: takes what has to be closed.
         authorization: the hooks of every scheme.
+        tokens: opens user ID tokens among credentials.
 
     Raises:
         ConfigurationError: a URL that would send credentials in the clear, or is none.
@@ -33,7 +35,13 @@ def user_services(
             service = HttpUserService(section.url, client, patience=Patience(timeout=section.timeout))
         except (ConfigurationError, httpx.InvalidURL) as error:
             raise config.error(f"user_services[{index}].url", str(error)) from None
+        member = section.user_id_token
+        carried = None
+        if member is not None:
+            carried = CarriedUser(member, tokens.user_id_tokens, tokens.issuer.check_user_id_token)
         made.append(
-            ExternalScheme(section.scheme, section.mandatory, service, authorization, optional=section.optional)
+            ExternalScheme(
+                section.scheme, section.mandatory, service, authorization, optional=section.optional, carried=carried
+            )
         )
     return tuple(made)

@@ -1,0 +1,82 @@
+"""A user scheme of one's own by configuration alone: from the user so far to one of its profiles, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hsm_msl.errors import ConfigurationError, ErrorCode, ResponseCode
+from hsm_msl.msl.conversation import ErrorResponseError, Message
+from hsm_msl.msl.userauth.base import UserAuthData
+from hsm_msl.service.compose.client import ComposedClient
+from hsm_msl.service.config import read_server_config
+from hsm_msl.service.http_client import HttpClient
+from service_world import ServiceWorld
+from user_directory import Directory
+
+PERMITTED = 'user = ["EMAIL_PASSWORD"]'
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Directory]:
+    made = Directory(
+        lambda question: (
+            f"{question['credentials']['useridtoken']}/kids"
+            if question["credentials"].get("profile") == "kids"
+            else None
+        )
+    )
+    yield made
+    made.close()
+
+
+def config(world: ServiceWorld, directory: Directory, name: str, token: str = "useridtoken") -> Path:
+    path = world.server_config(name, (PERMITTED, 'user = ["EMAIL_PASSWORD", "TO_PROFILE"]'))
+    service = f'scheme = "TO_PROFILE"\nurl = "{directory.url}"\nmandatory = ["profile"]\nuser_id_token = "{token}"\n'
+    path.write_text(path.read_text() + f"\n[[user_services]]\n{service}")
+    return path
+
+
+def to_profile(client: ComposedClient, user: str, profile: str) -> Message:
+    """Return a message that asks to be another user, by the user ID token the client has."""
+    session = client.state.newest()
+    token = client.state.user_id_token(user, None if session is None else session.master_token)
+    assert token is not None
+    data = UserAuthData("TO_PROFILE", {"profile": profile, "useridtoken": token.to_wire()})
+    return Message(
+        b"hello", user=profile, user_auth=lambda code, required: None if code else data, request_tokens=True
+    )
+
+
+def test_from_a_user_to_a_profile(service_world: ServiceWorld, directory: Directory) -> None:
+    with (
+        service_world.serve(config(service_world, directory, "profiles.toml")) as server,
+        closing(service_world.client()) as client,
+        HttpClient(client.msl, server.url) as http,
+    ):
+        first = client.message(b"hello")
+        http.request(first)
+        assert first.user is not None
+        response = http.request(to_profile(client, first.user, "kids"))
+        assert response.payload == b"hello"
+        (question,) = directory.questions
+        assert question["scheme"] == "TO_PROFILE"
+        assert question["entity"] == "development-client"
+        account = question["credentials"]["useridtoken"]
+        assert account
+        assert "{" not in account
+        # The profile has a user ID token of its own now, and needs no credentials any more.
+        http.request(Message(b"again", user="kids"))
+        with pytest.raises(ErrorResponseError) as caught:
+            http.request(to_profile(client, first.user, "others"))
+        assert caught.value.error.internal_code == ErrorCode.USERAUTH_VERIFICATION_FAILED
+        assert caught.value.error.response is ResponseCode.USERDATA_REAUTH
+
+
+def test_a_member_cannot_be_both(service_world: ServiceWorld, directory: Directory) -> None:
+    path = config(service_world, directory, "both.toml", token="profile")
+    with pytest.raises(ConfigurationError, match=r"user_services\[0\]\.user_id_token: 'profile' is a string already"):
+        read_server_config(path)
