@@ -208,6 +208,26 @@ def first_packet(token: Token, keys: KeyMaker, suite: int, runs: int) -> None:
             print(f"    of it token {1e6 * spent:.0f} us: {parts or 'none'}")
 
 
+def residences(token: Token, keys: KeyMaker, count: int) -> None:
+    """What session keys in the token cost per message, as a ratio to session keys in this process."""
+    spent: dict[bool, float] = {}
+    for resident in (False, True, False, True):
+        world = world_in_token(2, token, keys, resident=resident)
+        dialog = world.open()
+        started = time.perf_counter()
+        for _ in range(count // 32):
+            world.a.send(dialog, INIT, *[BODY] * 32)
+            world.deliver(world.a, world.deliver(world.b, world.outgoing(world.a)))
+            world.b.take(dialog, TARGET, 32)
+        taken = (time.perf_counter() - started) / (count // 32 * 32)
+        spent[resident] = min(taken, spent.get(resident, taken))
+    host, inside = spent[False], spent[True]
+    print(
+        f"a message, both sides, session keys in this process: {1e6 * host:.0f} us, in the token: {1e6 * inside:.0f}"
+    )
+    print(f"    {inside / host:.1f} times as long")
+
+
 def timed(costs: dict[str, list[float]], work: Callable[[], object]) -> None:
     """Run ``work`` once and note how long it and each token call in it took."""
     with timed_token_calls() as log:
@@ -223,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short run of each")
     parser.add_argument("--database", help="URL of an empty PostgreSQL database for the durable figures")
-    parser.add_argument("--token", action="store_true", help="also the first packet on a SoftHSMv2 token")
+    parser.add_argument("--token", action="store_true", help="also what a SoftHSMv2 token costs")
     arguments = parser.parse_args()
     runs, count = (1, 640) if arguments.quick else (7, 6400)
     versions = ", ".join(
@@ -254,6 +274,7 @@ def main() -> None:
             keys = KeyMaker(token)
             for suite in (2, 3):
                 first_packet(token, keys, suite, 2 * runs)
+            residences(token, keys, count)
 
 
 if __name__ == "__main__":

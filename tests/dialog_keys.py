@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, keywrap, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
-from hsm_msl.errors import BackendUnavailableError, DataRejectedError, KeyPolicyError
+from hsm_msl.backend.software import SoftwareAesKey, SoftwareWrappingKey, software_mac_key
+from hsm_msl.errors import BackendUnavailableError, DataRejectedError
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RandomBytes, RsaPadding, SignatureScheme, WrappingKey
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -78,16 +79,35 @@ class SoftWrappingKey:
             raise DataRejectedError("unwrap refused") from error
 
     def wrap_key(self, key: AesKey | MacKey) -> bytes:
-        raise KeyPolicyError("not for dialogs")
+        self._token.use(f"{self._name} wrap")
+        return SoftwareWrappingKey(self._value).wrap_key(key)
 
     def unwrap_aes(self, wrapped: bytes) -> AesKey:
-        raise KeyPolicyError("not for dialogs")
+        self._token.use(f"{self._name} unwrap")
+        return SoftwareWrappingKey(self._value).unwrap_aes(wrapped)
 
     def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> MacKey:
-        raise KeyPolicyError("not for dialogs")
+        self._token.use(f"{self._name} unwrap")
+        return SoftwareWrappingKey(self._value).unwrap_mac(wrapped, algorithm)
 
     def unwrap_wrapping(self, wrapped: bytes) -> WrappingKey:
         return SoftWrappingKey(self.unwrap(wrapped), self._token)
+
+
+@dataclass
+class SoftResidentKeys:
+    """Makes session keys as a token does that keeps them (``ResidentKeys``)."""
+
+    random: RandomBytes
+    token: TokenSwitch
+
+    def generate_aes(self, size: int) -> AesKey:
+        self.token.use("session key generate")
+        return SoftwareAesKey(self.random(size))
+
+    def generate_mac(self, size: int) -> MacKey:
+        self.token.use("session key generate")
+        return software_mac_key(self.random(size), MacAlgorithm.HMAC_SHA256)
 
 
 class SoftExchangeKey(SoftWrappingKey):

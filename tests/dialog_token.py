@@ -26,8 +26,8 @@ def put(keys: KeyMaker, key: Any, uses: tuple[Attribute, ...]) -> str:
     return keys.ec(key, curve_parameters(ec.SECP256R1()), OctetString(point).dump(), uses)
 
 
-def in_token(service: Service, token: Token, keys: KeyMaker) -> None:
-    """Move a service's keys into the token; its certificates stay."""
+def in_token(service: Service, token: Token, keys: KeyMaker, *, resident: bool = False) -> None:
+    """Move a service's keys into the token, its session keys too if they are ``resident``; certificates stay."""
     agreeing = service.suite in EC_OPENED
     label = put(keys, service.encryption, DERIVE if agreeing else UNWRAP)
     opener = token.agreement_key(label) if agreeing else token.unwrapping_key(label)
@@ -40,12 +40,13 @@ def in_token(service: Service, token: Token, keys: KeyMaker) -> None:
         encryption_cert=digest(service.encryption_cert),
         exchange=token.exchange_keys(),
         storage=token.wrapping_key(keys.aes(digest(service.name.encode()), WRAP)),
+        resident=token if resident else None,
     )
     service.restart()
 
 
-def world_in_token(suite: int, token: Token, keys: KeyMaker) -> World:
+def world_in_token(suite: int, token: Token, keys: KeyMaker, *, resident: bool = False) -> World:
     world = World(suite=suite)
     for service in (world.a, world.b):
-        in_token(service, token, keys)
+        in_token(service, token, keys, resident=resident)
     return world

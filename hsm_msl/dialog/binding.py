@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from hsm_msl.dialog.issuers import IssuerTrust
 from hsm_msl.dialog.names import MAX_NAME
 from hsm_msl.dialog.policy import Policy
-from hsm_msl.dialog.suites import SUITES
+from hsm_msl.dialog.suites import SUITES, BodyCipher
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports.dialog_records import BindingRow
 
@@ -81,6 +81,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         trust: issuers whose certificates for the remote service's name are trusted beside the pinned ones.
         certificates: encryption certificates of such issuers known before the peer presents any, each followed by
             those between it and its issuer.
+        split_keys: whether own session keys travel one by one, because the remote service keeps them in its token.
         allow_dual_use: whether one certificate may serve for signing and for encryption.
     """
 
@@ -99,6 +100,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     not_after: float | None = None
     trust: IssuerTrust | None = None
     certificates: tuple[tuple[bytes, ...], ...] = ()
+    split_keys: bool = False
     allow_dual_use: bool = False
 
     def validate(self) -> None:
@@ -108,6 +110,10 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ConfigurationError("a service name is 1 to 255 bytes")
         if not self.suites or not set(self.suites) <= set(SUITES):
             raise ConfigurationError("unknown suite in a binding")
+        if self.split_keys and any(SUITES[suite].body is BodyCipher.A256CBC_HS512 for suite in self.suites):
+            raise ConfigurationError(
+                "split_keys: suite 4 seals bodies with CBC, for which no token keeps keys; use 1 to 3"
+            )
         self.policy.validate()
         if self.trust is not None:
             self.trust.validate()

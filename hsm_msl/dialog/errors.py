@@ -52,6 +52,16 @@ class RewrapNeededError(DialogError):
         self.sender = sender
 
 
+class KeysNotResidentError(PeerRejectedError):
+    """A session key from which the others would have to be derived, which this side's token cannot do."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "session keys stay in the token here, so the peer must send them one by one: split_keys = true in the"
+            " peer's binding for this service"
+        )
+
+
 class StalePacketError(DialogError):
     """An authentic packet that the shift rules refuse (dialog section 6)."""
 

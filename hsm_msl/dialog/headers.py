@@ -9,7 +9,7 @@ import msgspec
 
 from hsm_msl.dialog.encoding import decode, encode
 from hsm_msl.dialog.errors import PacketError
-from hsm_msl.dialog.names import HASH_SIZE, ID_SIZE, MAX_CHAIN, MAX_HEADERS, MAX_NAME, MAX_SEQ
+from hsm_msl.dialog.names import HASH_SIZE, ID_SIZE, MAX_CHAIN, MAX_HEADERS, MAX_NAME, MAX_SEQ, SPLIT_PARTS
 from hsm_msl.dialog.suites import suite_of
 
 # COSE header labels (RFC 9052 section 3.1) and this protocol's private ones.
@@ -106,7 +106,10 @@ class KekHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DskHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """How a session key travels: for one dialog, direction and generation, under one key exchange key."""
+    """How a session key travels: for one dialog, direction and generation, under one key exchange key.
+
+    ``wrapped`` is the session key, or where tokens must hold them the keys of body, tags and system tags one by one.
+    """
 
     kek_id: bytes
     dialog: bytes
@@ -114,7 +117,7 @@ class DskHeader(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     first_seq: int
     cause: int
-    wrapped: bytes
+    wrapped: bytes | tuple[bytes, ...]
 
     def encode(self) -> bytes:
         """Return the header; its digest is the identity of the session key."""
@@ -128,7 +131,7 @@ class DskHeader(msgspec.Struct, frozen=True, kw_only=True):
                 6: int(self.cause),
             }
         )
-        return encode([protected, self.wrapped])
+        return encode([protected, self.wrapped if isinstance(self.wrapped, bytes) else list(self.wrapped)])
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,11 +249,17 @@ def parse_dsk(data: bytes) -> DskHeader:
         generation=_integer(fields[4], 1),
         first_seq=_integer(fields[5], 1),
         cause=_integer(fields[6], 1),
-        wrapped=_sized(wrapped),
+        wrapped=_parts(wrapped) if isinstance(wrapped, list) else _sized(wrapped),
     )
     if header.direction > 1 or header.cause > 7:
         raise PacketError("malformed session key header")
     return header
+
+
+def _parts(wrapped: list[object]) -> tuple[bytes, ...]:
+    if len(wrapped) != SPLIT_PARTS:
+        raise PacketError("malformed session key header")
+    return tuple(map(_sized, wrapped))
 
 
 def _parse_sign1(data: bytes) -> tuple[bytes, bytes, bytes, bytes, int, Certificates]:

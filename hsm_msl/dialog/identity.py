@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hsm_msl.dialog.headers import NOTHING_PRESENTED, Certificates
 from hsm_msl.ports import AgreementKey, SigningKey, WrappingKey
-from hsm_msl.ports.dialog import ExchangeKeys, UnwrappingKey
+from hsm_msl.ports.dialog import ExchangeKeys, ResidentKeys, UnwrappingKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class LocalService:
         encryption_cert: SHA-256 of the certificate peers must use now.
         exchange: makes key exchange keys.
         storage: wraps what rests in the store.
+        resident: makes session keys that stay in the token; None keeps them in this process.
         presented: the current certificates, shown to peers that trust issuers.
     """
 
@@ -35,4 +36,5 @@ class LocalService:
     encryption_cert: bytes
     exchange: ExchangeKeys
     storage: WrappingKey
+    resident: ResidentKeys | None = None
     presented: Certificates = NOTHING_PRESENTED

@@ -5,15 +5,25 @@ from __future__ import annotations
 import hashlib
 
 from hsm_msl.dialog.context import FAILURE_SECONDS, KEK_SECONDS, SESSION_KEY_SECONDS, Context, KekEntry
-from hsm_msl.dialog.errors import KeysNeededError, KeyUnusableError, PacketError, PeerRejectedError
+from hsm_msl.dialog.errors import (
+    KeysNeededError,
+    KeysNotResidentError,
+    KeyUnusableError,
+    PacketError,
+    PeerRejectedError,
+)
 from hsm_msl.dialog.exchange import open_kek, verify_pair
 from hsm_msl.dialog.headers import DskHeader, dsk_id, kek_id, parse_dsk, parse_pair
 from hsm_msl.dialog.names import Cause
 from hsm_msl.dialog.packet import Core, Ext
+from hsm_msl.dialog.residence import unwrap_resident
 from hsm_msl.dialog.session import SessionKey
-from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
+from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding, PacketKeys, split_sizes
 from hsm_msl.errors import BackendError, DataRejectedError
+from hsm_msl.ports import WrappingKey
 from hsm_msl.ports.dialog_records import DialogTransaction, InboundDskRow
+
+_WRAP_OVERHEAD = 8
 
 
 class InboundKeys:
@@ -90,7 +100,8 @@ class InboundKeys:
         if (header.dialog, header.direction, header.generation) != (core.dialog, core.direction, core.generation):
             raise PacketError("session key header belongs to another dialog, direction or generation")
         wanted, wrapped = rewrap if rewrap is not None else (header.kek_id, header.wrapped)
-        failure = hashlib.sha256(wanted + wrapped + core.dsk_id).digest()
+        parts = (wrapped,) if isinstance(wrapped, bytes) else wrapped
+        failure = hashlib.sha256(b"".join((wanted, *parts, core.dsk_id))).digest()
         if context.caches.failures.get(failure, now):
             context.counted["negative_hits"] += 1
             raise PeerRejectedError("this session key header failed a moment ago")
@@ -100,8 +111,7 @@ class InboundKeys:
             raise PacketError("suite is not the one that was signed")
         try:
             context.counted["session_keys_unwrapped"] += 1
-            secret = entry.handle.unwrap(wrapped)
-            keys = DirectionKeys(secret, self._binding(header, claim.sender, entry))
+            keys = self._keys(entry.handle, wrapped, self._binding(header, claim.sender, entry))
         except DataRejectedError as error:
             context.caches.failures.put(failure, True, now + FAILURE_SECONDS)
             # Anyone can put a header of their own making beside captured ones: not the peer's doing.
@@ -131,6 +141,18 @@ class InboundKeys:
         )
         context.caches.session_keys.put(core.dsk_id, session, now + SESSION_KEY_SECONDS)
         return session
+
+    def _keys(self, kek: WrappingKey, wrapped: bytes | tuple[bytes, ...], binding: KeyBinding) -> PacketKeys:
+        resident = self._context.local.resident is not None
+        if isinstance(wrapped, bytes):
+            if resident:
+                raise KeysNotResidentError
+            return DirectionKeys(kek.unwrap(wrapped), binding)
+        if [len(part) - _WRAP_OVERHEAD for part in wrapped] != split_sizes(binding.suite):
+            raise PacketError("session key of the wrong size")
+        if resident:
+            return unwrap_resident(kek, wrapped, binding)
+        return DirectionKeys.split(tuple(kek.unwrap(part) for part in wrapped), binding)
 
     def _binding(self, header: DskHeader, sender: str, entry: KekEntry) -> KeyBinding:
         local = self._context.local.name

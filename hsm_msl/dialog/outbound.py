@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from hsm_msl.dialog.binding import Binding, CertificateFacts
 from hsm_msl.dialog.context import KEK_SECONDS, SESSION_KEY_SECONDS, Context
+from hsm_msl.dialog.encoding import decode, encode
 from hsm_msl.dialog.errors import KeyUnusableError
 from hsm_msl.dialog.exchange import make_kek
 from hsm_msl.dialog.headers import DskHeader, dsk_id, kek_id, parse_dsk
 from hsm_msl.dialog.names import CLOCK_SKEW, SESSION_KEY_SIZE, Cause
+from hsm_msl.dialog.residence import unwrap_resident
 from hsm_msl.dialog.session import SessionKey
-from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding
+from hsm_msl.dialog.sessionkeys import DirectionKeys, KeyBinding, PacketKeys, split_sizes
 from hsm_msl.dialog.suites import Suite, suite_of
 from hsm_msl.errors import DataRejectedError
-from hsm_msl.ports import WrappingKey
+from hsm_msl.ports import AesKey, MacKey, WrappingKey
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, OutboundDskRow, OutboundKekRow
 
 
@@ -55,8 +59,9 @@ class OutboundKeys:
         context = self._context
         suite = suite_of(binding.suites[0])
         kek, handle = self._kek(tx, state, binding, recipient, suite, now)
-        secret = context.random(SESSION_KEY_SIZE)
         generation = state.out_generation + jump
+        purpose = _purpose(state, generation, kek.kek_id, suite)
+        wrapped, stored, keys = self._make(handle, purpose, split=binding.split_keys)
         header = DskHeader(
             kek_id=kek.kek_id,
             dialog=state.dialog,
@@ -64,7 +69,7 @@ class OutboundKeys:
             generation=generation,
             first_seq=state.next_out,
             cause=cause,
-            wrapped=handle.wrap(secret),
+            wrapped=wrapped,
         ).encode()
         row = OutboundDskRow(
             state.dialog,
@@ -74,10 +79,11 @@ class OutboundKeys:
             suite.number,
             kek.kek_id,
             header,
-            context.local.storage.wrap(secret),
+            stored,
             b"",
             b"",
         )
+        session = self._session(state, row, kek, keys or self._keys(row, purpose), now)
         tx.put_outbound_dsk(row)
         tx.count_wrap(kek.kek_id)
         state.out_generation = generation
@@ -87,7 +93,7 @@ class OutboundKeys:
         state.out_messages = state.out_bytes = 0
         state.pending_cause = 0
         context.counted["own_shifts" if cause is not Cause.START else "own_starts"] += 1
-        return self._session(state, row, kek, secret, now)
+        return session
 
     def load(self, tx: DialogTransaction, state: EndpointRecord, generation: int, now: float) -> SessionKey | None:
         """Return an own session key, or None when it was dropped.
@@ -125,7 +131,10 @@ class OutboundKeys:
         for row in tx.outbound_dsks(state.dialog, state.side):
             if row.suite != suite.number or kek.kek_id in (row.kek_id, row.rewrap_kek_id):
                 continue
-            wrapped = handle.wrap(self._secret(row))
+            if not isinstance(parse_dsk(row.header).wrapped, bytes):
+                self._context.counted["rewraps_impossible"] += 1
+                continue  # keys in a token cannot be wrapped anew; the peer has to keep its retired key
+            wrapped = handle.wrap(self._opened(row))
             tx.put_outbound_dsk(
                 OutboundDskRow(
                     row.dialog,
@@ -151,22 +160,54 @@ class OutboundKeys:
         kek = tx.outbound_kek(row.rewrap_kek_id or row.kek_id)
         if kek is None:
             raise KeyUnusableError(row.dsk_id, attributable=False)
-        return self._session(state, row, kek, self._secret(row), now)
+        purpose = _purpose(state, row.generation, row.kek_id, suite_of(row.suite))
+        return self._session(state, row, kek, self._keys(row, purpose), now)
 
-    def _secret(self, row: OutboundDskRow) -> bytes:
+    def _make(
+        self, kek: WrappingKey, purpose: KeyBinding, *, split: bool
+    ) -> tuple[bytes | tuple[bytes, ...], bytes, PacketKeys | None]:
+        """Make the keys of a generation: wrapped for the peer, wrapped for the store, and ready where they are here.
+
+        Those in a token are opened from the store, since only what comes from there outlives the token's sessions.
+        """
+        local, random = self._context.local, self._context.random
+        if local.resident is not None:
+            size, *macs = split_sizes(purpose.suite)
+            made: list[AesKey | MacKey] = [local.resident.generate_aes(size)]
+            made += [local.resident.generate_mac(size) for size in macs]
+            stored = encode([local.storage.wrap_key(key) for key in made])
+            return tuple(map(kek.wrap_key, made)), stored, None
+        if split:
+            secrets = tuple(random(size) for size in split_sizes(purpose.suite))
+            stored = encode([local.storage.wrap(secret) for secret in secrets])
+            return tuple(map(kek.wrap, secrets)), stored, DirectionKeys.split(secrets, purpose)
+        secret = random(SESSION_KEY_SIZE)
+        return kek.wrap(secret), local.storage.wrap(secret), DirectionKeys(secret, purpose)
+
+    def _opened(self, row: OutboundDskRow) -> bytes:
         try:
             return self._context.local.storage.unwrap(row.wrapped)
         except DataRejectedError as error:
             raise KeyUnusableError(row.dsk_id, attributable=False) from error
 
+    def _keys(self, row: OutboundDskRow, binding: KeyBinding) -> PacketKeys:
+        local = self._context.local
+        if isinstance(parse_dsk(row.header).wrapped, bytes):
+            return DirectionKeys(self._opened(row), binding)
+        parts = msgspec.convert(decode(row.wrapped), tuple[bytes, bytes, bytes])
+        try:
+            if local.resident is not None:
+                return unwrap_resident(local.storage, parts, binding)
+            return DirectionKeys.split(tuple(map(local.storage.unwrap, parts)), binding)
+        except DataRejectedError as error:
+            raise KeyUnusableError(row.dsk_id, attributable=False) from error
+
     def _session(
-        self, state: EndpointRecord, row: OutboundDskRow, kek: OutboundKekRow, secret: bytes, now: float
+        self, state: EndpointRecord, row: OutboundDskRow, kek: OutboundKekRow, keys: PacketKeys, now: float
     ) -> SessionKey:
         header = parse_dsk(row.header)
-        names = (state.local, state.remote) if state.side == 0 else (state.remote, state.local)
-        binding = KeyBinding(row.dialog, *names, row.side, row.generation, row.kek_id, suite_of(row.suite))
         session = SessionKey(
-            keys=DirectionKeys(secret, binding),
+            keys=keys,
             suite=row.suite,
             dialog=row.dialog,
             direction=row.side,
@@ -246,3 +287,8 @@ class OutboundKeys:
         # The handle that may leave its token is used once; later ones come from the store and survive lost sessions.
         context.counted["keks_made"] += 1
         return row, made.key
+
+
+def _purpose(state: EndpointRecord, generation: int, kek: bytes, suite: Suite) -> KeyBinding:
+    initiator, target = (state.local, state.remote) if state.side == 0 else (state.remote, state.local)
+    return KeyBinding(state.dialog, initiator, target, state.side, generation, kek, suite)

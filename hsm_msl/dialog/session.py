@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hsm_msl.dialog.headers import Certificates
 from hsm_msl.dialog.names import ID_SIZE, Cause, Kind, Reason
 from hsm_msl.dialog.packet import Ext
-from hsm_msl.dialog.sessionkeys import DirectionKeys
+from hsm_msl.dialog.sessionkeys import PacketKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class SessionKey:
     ``pair_header`` and ``kek_header`` are those of the KEK it travels under now. Digests are SHA-256.
     """
 
-    keys: DirectionKeys
+    keys: PacketKeys
     suite: int
     dialog: bytes
     direction: int

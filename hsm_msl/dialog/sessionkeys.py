@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, padding
@@ -65,6 +66,32 @@ class KeyBinding:
         ).digest()
 
 
+class PacketKeys(Protocol):
+    """What seals and opens the packets of one generation, here or in the token; see ``DirectionKeys``."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells two of them apart, for people and tests."""
+
+    def seal(self, seq: int, frag: int, plaintext: bytes, core: bytes) -> bytes:
+        """Return the sealed body of one fragment; a (seq, frag) pair is used once per key."""
+
+    def open(self, seq: int, frag: int, body: bytes, core: bytes) -> bytes:
+        """Invert ``seal``. Raises PacketError, the same for every cause."""
+
+    def tag(self, covered: bytes) -> bytes:
+        """Return the 16-byte tag of a packet in this direction."""
+
+    def check(self, covered: bytes, tag: bytes) -> None:
+        """Check the tag of a packet in this direction. Raises PacketError when it does not fit."""
+
+    def system_tag(self, covered: bytes) -> bytes:
+        """Return the tag of a system packet in the *other* direction, sent by a side without own session key."""
+
+    def check_system(self, covered: bytes, tag: bytes) -> None:
+        """Check the tag of a system packet from the other direction. Raises PacketError when it does not fit."""
+
+
 class DirectionKeys:
     """Seals and opens bodies, makes and checks packet tags of one generation.
 
@@ -75,7 +102,7 @@ class DirectionKeys:
     Raises PacketError when the session key has another size.
     """
 
-    __slots__ = ("_body", "_env", "_iv", "_sys", "fingerprint")
+    __slots__ = ("_body", "_env", "_sys", "fingerprint")
 
     def __init__(self, secret: bytes, binding: KeyBinding) -> None:
         if len(secret) != SESSION_KEY_SIZE:
@@ -89,6 +116,21 @@ class DirectionKeys:
         reverse = HKDF.extract(hashes.SHA256(), binding.salt(1 - binding.direction), secret)
         self._sys = _expand(reverse, b"sdp1 sys reply", 32)
         self.fingerprint = hashlib.sha256(b"sdp1 fingerprint" + self._env).hexdigest()[:16]
+
+    @classmethod
+    def split(cls, parts: tuple[bytes, ...], binding: KeyBinding) -> DirectionKeys:
+        """Return the keys of a header that carries them one by one, for a token to hold (``residence``).
+
+        Raises PacketError when one has another size.
+        """
+        cipher = binding.suite.body
+        if cipher is BodyCipher.A256CBC_HS512 or [len(part) for part in parts] != split_sizes(binding.suite):
+            raise PacketError("session key of the wrong size")
+        keys = cls.__new__(cls)
+        body, keys._env, keys._sys = parts
+        keys._body = _Gcm(body, split_iv(binding))
+        keys.fingerprint = hashlib.sha256(b"sdp1 fingerprint" + keys._env).hexdigest()[:16]
+        return keys
 
     def __repr__(self) -> str:
         return f"DirectionKeys({self.fingerprint})"
@@ -118,6 +160,16 @@ class DirectionKeys:
         """Check the tag of a system packet from the other direction. Raises PacketError when it does not fit."""
         if not hmac.compare_digest(self.system_tag(covered), tag):
             raise PacketError("packet is not authentic")
+
+
+def split_sizes(suite: Suite) -> list[int]:
+    """Return the sizes of the keys in a header that carries them one by one: body, tags, system tags."""
+    return [suite.body.key_size, 32, 32]
+
+
+def split_iv(binding: KeyBinding) -> bytes:
+    """Return where the nonces of keys that were not derived begin; no secret, since each key has its own."""
+    return hashlib.sha256(b"sdp1 body iv" + binding.salt(binding.direction)).digest()[:12]
 
 
 def _expand(extracted: bytes, label: bytes, size: int) -> bytes:

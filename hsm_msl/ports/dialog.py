@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from hsm_msl.ports import RsaPadding, WrappingKey
+from hsm_msl.ports import AesKey, MacKey, RsaPadding, WrappingKey
 
 
 @runtime_checkable
@@ -38,6 +38,16 @@ class ExchangeKeys(Protocol):
 
     def wrapping_key(self, value: bytes) -> WrappingKey:
         """Take a 16- or 32-byte key agreed on the host (ECDH) as a non-extractable wrapping handle."""
+
+
+class ResidentKeys(Protocol):
+    """Makes session keys in the token, which they leave only wrapped; a token has this shape."""
+
+    def generate_aes(self, size: int) -> AesKey:
+        """Make an AES key of ``size`` bytes. Raises BackendError."""
+
+    def generate_mac(self, size: int) -> MacKey:
+        """Make an HMAC-SHA256 key of ``size`` bytes. Raises BackendError."""
 
 
 @runtime_checkable
