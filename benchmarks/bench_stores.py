@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from hsm_msl.ports import RenewalState
+from hsm_msl.ports import RenewalState, ReplayState
 from hsm_msl.ports.schemes import WrappedKeys
 from hsm_msl.stores.fleet_keys import FleetEntry, FleetKeyStore
 from hsm_msl.stores.passwords import Passwords, RecentPasswords
@@ -76,8 +76,8 @@ def measure_threads(store: str, operation: str, seconds: float, threads: int, wo
 
 def state_rows(store: str, database: Database, seconds: float) -> Iterator[Row]:
     """Measure the stores a server asks while it answers messages."""
-    replay, renewal = SqlReplayStore(database, time.time), SqlRenewalStore(database, time.time)
-    renewal.create("entity", 1, 0)
+    replay, renewal = SqlReplayStore(database), SqlRenewalStore(database)
+    renewal.create("entity", 1, RenewalState(0, 0, 0))
     yield measure(store, "replay: advance", seconds, lambda _: replay.advance("entity", 1, _next))
     yield measure_threads(store, "replay: advance", seconds, 8, lambda number: replay.advance(f"e{number}", 1, _next))
     yield measure(store, "replay: first of a token", seconds, lambda n: replay.advance(f"fresh{n}", 1, _next))
@@ -135,8 +135,8 @@ def _look_ups(store: str, fleet: FleetKeyStore, entities: int) -> Row:
     return Row(store, f"fleet: look-up among {entities:,}", 1 / middle, middle * 1e6)
 
 
-def _next(largest: int) -> int:
-    return largest + 1
+def _next(state: ReplayState) -> ReplayState:
+    return ReplayState(state.largest + 1)
 
 
 def _renewed(number: int) -> Callable[[RenewalState | None], RenewalState]:

@@ -165,8 +165,8 @@ def build(work: Path, token: Token) -> World:
         TokenPolicy(),
         clock=time.time,
         random=random,
-        replays=MemoryReplayStore(time.time),
-        renewals=MemoryRenewalStore(time.time),
+        replays=MemoryReplayStore(),
+        renewals=MemoryRenewalStore(),
         revocations=MemoryRevocations(time.time),
     )
     preshared = SymmetricKeys(token.aes_key(f"psk.{CLIENT}.encryption.v1"), token.mac_key(f"psk.{CLIENT}.mac.v1"))

@@ -54,8 +54,8 @@ def peer(world: World, scheme: str, name: str) -> Peer:
         world.policy,
         clock=world.clock,
         random=world.random,
-        replays=MemoryReplayStore(world.clock),
-        renewals=MemoryRenewalStore(world.clock),
+        replays=MemoryReplayStore(),
+        renewals=MemoryRenewalStore(),
         revocations=world.revocations,
     )
     # Peers know each other's pre-shared keys, unlike the clients of a trusted-services network.

@@ -163,8 +163,8 @@ class World:
         self.grants = Grants()
         self.revocations = RevocationList()
         self.users = PasswordList()
-        self.replays: ReplayStore = MemoryReplayStore(self.clock) if replays is None else replays
-        self.renewals: RenewalStore = MemoryRenewalStore(self.clock) if renewals is None else renewals
+        self.replays: ReplayStore = MemoryReplayStore() if replays is None else replays
+        self.renewals: RenewalStore = MemoryRenewalStore() if renewals is None else renewals
         self.ring = Ring(symmetric_keys(self.random))
         self.preshared: Lookup[SymmetricKeys] = Lookup()
         self.public_keys: Lookup[VerifyingKey] = Lookup()

@@ -104,8 +104,8 @@ class TokenWorld:
             TokenPolicy(),
             clock=clock,
             random=os.urandom,
-            replays=MemoryReplayStore(clock),
-            renewals=MemoryRenewalStore(clock),
+            replays=MemoryReplayStore(),
+            renewals=MemoryRenewalStore(),
             revocations=Taken(*revoked_users),
         )
         self.names = Names()

@@ -19,7 +19,15 @@ from hsm_msl.ports.keys import (
     WrappingKey,
 )
 from hsm_msl.ports.sessions import HandleTransport, KeyForm, KeyTransport, Sealing, SessionData, SessionVault
-from hsm_msl.ports.state import Authorization, RenewalState, RenewalStore, ReplayStore, Revocations, Users
+from hsm_msl.ports.state import (
+    Authorization,
+    RenewalState,
+    RenewalStore,
+    ReplayState,
+    ReplayStore,
+    Revocations,
+    Users,
+)
 
 __all__ = [
     "AesKey",
@@ -38,6 +46,7 @@ __all__ = [
     "RandomBytes",
     "RenewalState",
     "RenewalStore",
+    "ReplayState",
     "ReplayStore",
     "Revocations",
     "RsaPadding",

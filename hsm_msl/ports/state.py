@@ -30,33 +30,54 @@ class Authorization(Protocol):
         """Tell whether the entity may obtain session keys with this scheme."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayState:
+    """What was accepted of the non-replayable IDs of one master token.
+
+    Attributes:
+        largest: the largest ID accepted.
+        unused: IDs below it that may still be accepted: bit n stands for ``largest`` - 1 - n. What has no bit counts
+            as used, so that a state without bits refuses everything below ``largest``.
+        until: when the master token used last expires, seconds since the epoch; the state must be kept till then.
+    """
+
+    largest: int = 0
+    unused: int = 0
+    until: int = 0
+
+
 class ReplayStore(Protocol):
-    """The largest non-replayable ID accepted per entity and master token serial number (msl-engine section 14).
+    """Accepted non-replayable IDs per entity and master token serial number (msl-engine section 14).
 
     Shared by every server of one network and durable: an answer means the new state will survive a crash.
     Raises StoreError when the state cannot be reached; callers fail closed.
     """
 
-    def advance(self, identity: str, serial: int, decide: Callable[[int], int | None]) -> None:
-        """Atomically replace the largest ID (0 when none is stored) by ``decide(largest)``; None leaves it."""
-
-    def forget(self, identity: str) -> None:
-        """Drop the state of every master token of the entity (a fresh one was issued)."""
+    def advance(self, identity: str, serial: int, decide: Callable[[ReplayState], ReplayState | None]) -> None:
+        """Atomically replace the state (zeros when none is stored) by ``decide(state)``; None leaves it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenewalState:
-    """Sequence numbers of one master token: last issued, last used to renew, renewals in a row without use."""
+    """What was issued for one master token serial number.
+
+    Attributes:
+        last_issued: the sequence number issued last.
+        last_used: the one last used to renew.
+        unanswered: renewals in a row without use of what they issued.
+        until: when the last token issued expires, seconds since the epoch; the state must be kept till then.
+    """
 
     last_issued: int
     last_used: int
     unanswered: int
+    until: int = 0
 
 
 class RenewalStore(Protocol):
     """Renewal state per entity and master token serial number (msl-engine sections 17 and 22); as ReplayStore."""
 
-    def create(self, identity: str, serial: int, sequence: int) -> None:
+    def create(self, identity: str, serial: int, state: RenewalState) -> None:
         """Start the state of a fresh master token and drop that of the entity's earlier ones."""
 
     def renew(self, identity: str, serial: int, decide: Callable[[RenewalState | None], RenewalState | None]) -> None:

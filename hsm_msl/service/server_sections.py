@@ -91,6 +91,10 @@ class TokenPolicySection(Section, frozen=True, kw_only=True):
         renewal_window: age from which a token is renewed.
         lifetime: age at which it expires.
         unanswered_limit: renewals in a row whose answer the client seems to have lost.
+        renewable_after_expiry: how long an expired master token is still renewed; who comes later starts anew. The
+            database keeps what it knows of a token that long.
+        out_of_order: non-replayable messages may be overtaken by this many of the same client's; 0 is what deployed
+            servers do, where a message overtaken by more than 5 makes its client start anew.
         defer_above: messages in work per process beyond which renewals that can wait are put off; 0 for never.
         rule: entities by pattern; the first rule that fits counts.
     """
@@ -98,6 +102,8 @@ class TokenPolicySection(Section, frozen=True, kw_only=True):
     renewal_window: Seconds = 3600
     lifetime: Seconds = 86400
     unanswered_limit: Annotated[int, msgspec.Meta(ge=1)] = 5
+    renewable_after_expiry: Seconds = 2_592_000
+    out_of_order: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     defer_above: Annotated[int, msgspec.Meta(ge=0)] = 0
     rule: tuple[RenewalRuleSection, ...] = ()
 

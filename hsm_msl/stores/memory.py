@@ -9,70 +9,69 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-from hsm_msl.ports import Clock, RenewalState
+from hsm_msl.ports import Clock, RenewalState, ReplayState
 from hsm_msl.stores.revocation import Key, Revocation, Subject
 from hsm_msl.stores.users import UserRecord
-
-Value = TypeVar("Value")
 
 
 class MemoryReplayStore:
     """A ``ReplayStore`` for the threads of one process."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._largest: dict[str, dict[int, tuple[int, float]]] = {}
+        self._states: dict[tuple[str, int], ReplayState] = {}
 
-    def advance(self, identity: str, serial: int, decide: Callable[[int], int | None]) -> None:
-        """Replace the largest ID (0 when none is stored) by ``decide(largest)``; None leaves it."""
+    def advance(self, identity: str, serial: int, decide: Callable[[ReplayState], ReplayState | None]) -> None:
+        """Replace the state (zeros when none is stored) by ``decide(state)``; None leaves it."""
         with self._lock:
-            serials = self._largest.get(identity, {})
-            accepted = decide(serials.get(serial, (0, 0.0))[0])
-            if accepted is not None:
-                serials[serial] = (accepted, self._clock())
-                self._largest[identity] = serials
+            state = decide(self._states.get((identity, serial), ReplayState()))
+            if state is not None:
+                self._states[identity, serial] = state
 
-    def forget(self, identity: str) -> None:
-        """Drop the state of every master token of the entity."""
+    def prune(self, before: float, limit: int) -> int:
+        """Drop up to ``limit`` states kept until before a time, in seconds since the epoch; return how many."""
         with self._lock:
-            self._largest.pop(identity, None)
-
-    def prune(self, before: float) -> int:
-        """Drop what was last touched before a time, in seconds since the epoch, and return how many."""
-        with self._lock:
-            return _prune(self._largest, before)
+            old = [key for key, state in self._states.items() if state.until < before][:limit]
+            for key in old:
+                del self._states[key]
+            return len(old)
 
 
 class MemoryRenewalStore:
     """A ``RenewalStore`` for the threads of one process."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._states: dict[str, dict[int, tuple[RenewalState, float]]] = {}
+        self._states: dict[str, dict[int, RenewalState]] = {}
 
-    def create(self, identity: str, serial: int, sequence: int) -> None:
+    def create(self, identity: str, serial: int, state: RenewalState) -> None:
         """Start the state of a fresh master token and drop that of the entity's earlier ones."""
         with self._lock:
-            self._states[identity] = {serial: (RenewalState(sequence, sequence, 0), self._clock())}
+            self._states[identity] = {serial: state}
 
     def renew(self, identity: str, serial: int, decide: Callable[[RenewalState | None], RenewalState | None]) -> None:
         """Replace the state (None when not stored) by ``decide(state)``; None leaves it."""
         with self._lock:
             serials = self._states.get(identity, {})
-            stored = serials.get(serial)
-            following = decide(None if stored is None else stored[0])
+            following = decide(serials.get(serial))
             if following is not None:
-                serials[serial] = (following, self._clock())
-                self._states[identity] = serials
+                self._states[identity] = {**serials, serial: following}
 
-    def prune(self, before: float) -> int:
-        """Drop what was last touched before a time, in seconds since the epoch, and return how many."""
+    def prune(self, before: float, limit: int) -> int:
+        """Drop up to ``limit`` states kept until before a time, in seconds since the epoch; return how many."""
         with self._lock:
-            return _prune(self._states, before)
+            old = [
+                (identity, serial)
+                for identity, serials in self._states.items()
+                for serial, state in serials.items()
+                if state.until < before
+            ][:limit]
+            for identity, serial in old:
+                del self._states[identity][serial]
+                if not self._states[identity]:
+                    del self._states[identity]
+            return len(old)
 
 
 class MemoryRevocations:
@@ -152,17 +151,3 @@ class MemoryUserRecords:
         """Return up to ``limit`` emails greater than ``after``, sorted."""
         with self._lock:
             return sorted(email for email in self._records if email > after)[:limit]
-
-
-def _prune(entries: dict[str, dict[int, tuple[Value, float]]], before: float) -> int:
-    old = [
-        (identity, serial)
-        for identity, serials in entries.items()
-        for serial, (_, touched) in serials.items()
-        if touched < before
-    ]
-    for identity, serial in old:
-        del entries[identity][serial]
-        if not entries[identity]:
-            del entries[identity]
-    return len(old)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from hsm_msl.ports import Clock, RenewalState
-from hsm_msl.stores.rows import insert_missing, insert_or_replace
+from hsm_msl.ports import RenewalState
+from hsm_msl.stores.rows import delete_expired, insert_missing, insert_or_replace
 from hsm_msl.stores.schema import RENEWAL
 from hsm_msl.stores.sql import Database
 
 _T = RENEWAL.c
 _ROW = (_T.identity == bindparam("i")) & (_T.serial == bindparam("s"))
-_LOCKED = select(_T.last_issued, _T.last_used, _T.unanswered).where(_ROW).with_for_update()
+_LOCKED = select(_T.last_issued, _T.last_used, _T.unanswered, _T.until).where(_ROW).with_for_update()
 _STORE = (
     update(RENEWAL)
     .where(_ROW)
@@ -21,11 +21,11 @@ _STORE = (
         last_issued=bindparam("issued"),
         last_used=bindparam("used"),
         unanswered=bindparam("lost"),
-        touched=bindparam("now"),
+        until=bindparam("until"),
     )
 )
 _DROP_EARLIER = delete(RENEWAL).where(_T.identity == bindparam("i"), _T.serial != bindparam("s"))
-_PRUNE = delete(RENEWAL).where(_T.touched < bindparam("before"))
+_PRUNE = delete_expired(RENEWAL)
 
 
 class SqlRenewalStore:
@@ -33,16 +33,14 @@ class SqlRenewalStore:
 
     Args:
         database: where the state is; its tables are prepared.
-        clock: stamps rows for ``prune``.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
         self._first = insert_missing(database, RENEWAL).returning(_T.serial)
         self._start = insert_or_replace(database, RENEWAL)
 
-    def create(self, identity: str, serial: int, sequence: int) -> None:
+    def create(self, identity: str, serial: int, state: RenewalState) -> None:
         """Start the state of a fresh master token and drop that of the entity's earlier ones.
 
         Two creations for one entity at the same moment happen one after the other: one state is left.
@@ -50,7 +48,7 @@ class SqlRenewalStore:
         Raises:
             StoreError: the state cannot be reached.
         """
-        row = self._row(identity, serial, RenewalState(sequence, sequence, 0))
+        row = _row(identity, serial, state)
         with self._database.transaction() as connection:
             self._database.lock(connection, f"renewal {identity!a}")
             connection.execute(_DROP_EARLIER, {"i": identity, "s": serial})
@@ -76,17 +74,17 @@ class SqlRenewalStore:
                 "issued": following.last_issued,
                 "used": following.last_used,
                 "lost": following.unanswered,
-                "now": int(self._clock()),
+                "until": following.until,
             }
             connection.execute(_STORE, {**key, **values})
 
-    def prune(self, before: float) -> int:
-        """Drop rows last touched before a time, in seconds since the epoch, and return how many.
+    def prune(self, before: float, limit: int) -> int:
+        """Drop up to ``limit`` states kept until before a time, in seconds since the epoch; return how many.
 
-        Only for rows whose master token can no longer be renewed. Raises StoreError.
+        Only for master tokens that are renewed no more. Raises StoreError.
         """
         with self._database.statements() as connection:
-            return connection.execute(_PRUNE, {"before": int(before)}).rowcount
+            return connection.execute(_PRUNE, {"before": int(before), "limit": limit}).rowcount
 
     def _locked_state(self, connection: Connection, key: dict[str, str | int]) -> tuple[RenewalState, bool]:
         """Return the locked state, and whether it is only the placeholder put there to have a row to lock."""
@@ -94,16 +92,17 @@ class SqlRenewalStore:
         while True:
             row = connection.execute(_LOCKED, key).one_or_none()
             if row is not None:
-                return RenewalState(row.last_issued, row.last_used, row.unanswered), created
-            placeholder = self._row(str(key["i"]), int(key["s"]), RenewalState(0, 0, 0))
+                return RenewalState(row.last_issued, row.last_used, row.unanswered, row.until), created
+            placeholder = _row(str(key["i"]), int(key["s"]), RenewalState(0, 0, 0))
             created = connection.scalar(self._first, placeholder) is not None
 
-    def _row(self, identity: str, serial: int, state: RenewalState) -> dict[str, str | int]:
-        return {
-            "identity": identity,
-            "serial": serial,
-            "last_issued": state.last_issued,
-            "last_used": state.last_used,
-            "unanswered": state.unanswered,
-            "touched": int(self._clock()),
-        }
+
+def _row(identity: str, serial: int, state: RenewalState) -> dict[str, str | int]:
+    return {
+        "identity": identity,
+        "serial": serial,
+        "last_issued": state.last_issued,
+        "last_used": state.last_used,
+        "unanswered": state.unanswered,
+        "until": state.until,
+    }

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, select, update
 
-from hsm_msl.ports import Clock
-from hsm_msl.stores.rows import insert_missing
+from hsm_msl.ports import ReplayState
+from hsm_msl.stores.rows import delete_expired, insert_missing
 from hsm_msl.stores.schema import NONREPLAY
 from hsm_msl.stores.sql import Database
 
 _T = NONREPLAY.c
 _ROW = (_T.identity == bindparam("i")) & (_T.serial == bindparam("s"))
-_LOCKED = select(_T.largest).where(_ROW).with_for_update()
-_STORE = update(NONREPLAY).where(_ROW).values(largest=bindparam("x"), touched=bindparam("now"))
-_FORGET = delete(NONREPLAY).where(_T.identity == bindparam("i"))
-_PRUNE = delete(NONREPLAY).where(_T.touched < bindparam("before"))
+_LOCKED = select(_T.largest, _T.unused, _T.until).where(_ROW).with_for_update()
+_STORE = (
+    update(NONREPLAY)
+    .where(_ROW)
+    .values(largest=bindparam("largest"), unused=bindparam("unused"), until=bindparam("until"))
+)
+_PRUNE = delete_expired(NONREPLAY)
 
 
 class SqlReplayStore:
@@ -24,16 +27,14 @@ class SqlReplayStore:
 
     Args:
         database: where the state is; its tables are prepared.
-        clock: stamps rows for ``prune``.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
         self._first = insert_missing(database, NONREPLAY)
 
-    def advance(self, identity: str, serial: int, decide: Callable[[int], int | None]) -> None:
-        """Replace the largest ID (0 when none is stored) by ``decide(largest)``; None leaves it.
+    def advance(self, identity: str, serial: int, decide: Callable[[ReplayState], ReplayState | None]) -> None:
+        """Replace the state (zeros when none is stored) by ``decide(state)``; None leaves it.
 
         ``decide`` runs once, while the row is locked; what it raises is passed on and nothing changes. On return the
         new state is durable.
@@ -42,29 +43,28 @@ class SqlReplayStore:
             StoreError: the state cannot be reached; it may have changed only if the connection broke at commit.
         """
         key: dict[str, str | int] = {"i": identity, "s": serial}
-        now = int(self._clock())
         with self._database.transaction() as connection:
-            largest = connection.scalar(_LOCKED, key)
-            while largest is None:
-                first = {"identity": identity, "serial": serial, "largest": 0, "touched": now}
+            row = connection.execute(_LOCKED, key).one_or_none()
+            while row is None:
+                first = {"identity": identity, "serial": serial, **_columns(ReplayState())}
                 connection.execute(self._first, first)
-                largest = connection.scalar(_LOCKED, key)
-            accepted = decide(largest)
-            if accepted is None:
+                row = connection.execute(_LOCKED, key).one_or_none()
+            state = decide(ReplayState(row.largest, int.from_bytes(row.unused), row.until))
+            if state is None:
                 connection.rollback()
             else:
-                connection.execute(_STORE, {**key, "x": accepted, "now": now})
+                connection.execute(_STORE, {**key, **_columns(state)})
 
-    def forget(self, identity: str) -> None:
-        """Drop the state of every master token of the entity. Raises StoreError."""
-        with self._database.statements() as connection:
-            connection.execute(_FORGET, {"i": identity})
+    def prune(self, before: float, limit: int) -> int:
+        """Drop up to ``limit`` states kept until before a time, in seconds since the epoch; return how many.
 
-    def prune(self, before: float) -> int:
-        """Drop rows last touched before a time, in seconds since the epoch, and return how many.
-
-        Only for rows whose master token can no longer be accepted: a dropped row makes its IDs acceptable again.
+        Only for master tokens that are accepted no more: without their state, their IDs are acceptable again.
         Raises StoreError.
         """
         with self._database.statements() as connection:
-            return connection.execute(_PRUNE, {"before": int(before)}).rowcount
+            return connection.execute(_PRUNE, {"before": int(before), "limit": limit}).rowcount
+
+
+def _columns(state: ReplayState) -> dict[str, int | bytes]:
+    unused = state.unused.to_bytes((state.unused.bit_length() + 7) // 8)
+    return {"largest": state.largest, "unused": unused, "until": state.until}

@@ -1,8 +1,8 @@
-"""Inserts that yield to a row that is there already; the one statement the two databases spell through dialects."""
+"""Statements that several stores need: inserts that yield to a row that is there already, and removal of old rows."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ColumnElement, Table
+from sqlalchemy import Column, ColumnElement, Delete, Table, bindparam, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -35,3 +35,10 @@ def insert_or_count(
     statement = _insert(database, table).values({counter.name: 1})
     keys = [column.name for column in table.primary_key]
     return statement.on_conflict_do_update(index_elements=keys, set_={counter.name: following}).returning(counter)
+
+
+def delete_expired(table: Table) -> Delete:
+    """Return a removal of up to ``limit`` rows whose ``until`` lies before ``before``, passing over those in use."""
+    keys = [*table.primary_key]
+    expired = select(*keys).where(table.c.until < bindparam("before")).limit(bindparam("limit"))
+    return delete(table).where(tuple_(*keys).in_(expired.with_for_update(skip_locked=True)))

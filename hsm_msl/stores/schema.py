@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from hsm_msl.stores.sql import Database
 from hsm_msl.stores.text import AnyText, NameText
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raised with every change of the tables; a database in another version is refused, not guessed at."""
 
 METADATA = MetaData()
@@ -28,7 +28,8 @@ NONREPLAY = _table(
     Column("identity", NameText, primary_key=True),
     Column("serial", BigInteger, primary_key=True, autoincrement=False),
     Column("largest", BigInteger, nullable=False),
-    Column("touched", BigInteger, nullable=False),
+    Column("unused", LargeBinary, nullable=False),
+    Column("until", BigInteger, nullable=False, index=True),
 )
 
 RENEWAL = _table(
@@ -38,7 +39,7 @@ RENEWAL = _table(
     Column("last_issued", BigInteger, nullable=False),
     Column("last_used", BigInteger, nullable=False),
     Column("unanswered", Integer, nullable=False),
-    Column("touched", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False, index=True),
 )
 
 REVOCATION = _table(

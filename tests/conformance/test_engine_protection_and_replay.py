@@ -11,11 +11,13 @@ import pytest
 from hsm_msl.errors import ErrorCode, ResponseCode, StoreError, UsageError
 from hsm_msl.msl.response import Requirements
 from hsm_msl.msl.server import MslServer, Reply
+from hsm_msl.msl.tokens.issuer import TokenPolicy
 from hsm_msl.msl.tokens.replay import judge
+from hsm_msl.ports import ReplayState
 from hsm_msl.wire.limits import MAX_LONG, NON_REPLAYABLE_WINDOW
 from msl_messages import Session, compose, entity, issued_session, key_request_data, session
 from msl_script import Script, answer, assert_refused, real
-from msl_world import RENEWAL_WINDOW, START, Inbox, World, public, secret
+from msl_world import LIFETIME, RENEWAL_WINDOW, START, Inbox, World, public, secret
 
 ENCRYPTED = Requirements(encrypted=True)
 PROTECTED = Requirements(encrypted=True, integrity=True)
@@ -107,7 +109,7 @@ def test_case_071_the_same_id_twice(world: World) -> None:
 
 def with_largest(world: World, largest: int) -> Session:
     held = session(world.context, "psk-client")
-    world.replays.advance("psk-client", held.token.serial_number, lambda old: largest)
+    world.replays.advance("psk-client", held.token.serial_number, lambda old: ReplayState(largest))
     return held
 
 
@@ -185,7 +187,7 @@ def test_case_076_client_sends_again_with_the_next_id(world: World) -> None:
     device.ask(secret(), server.handle)
     token = device.state.newest()
     assert token is not None
-    world.replays.advance(device.identity, token.master_token.serial_number, lambda old: 2)
+    world.replays.advance(device.identity, token.master_token.serial_number, lambda old: ReplayState(2))
     script = Script(world, [device], real(server))
     assert device.ask(secret(b"once", non_replayable=True), script).payload == b"once"
     assert [request.data["nonreplayableid"] for request in script.requests] == [1, 2, 3]
@@ -263,8 +265,6 @@ def test_an_outage_of_the_store_is_no_verdict(world: World) -> None:
         def advance(self, *arguments: object) -> None:
             raise StoreError("no answer")
 
-        forget = advance
-
     world.replays = Broken()
     inbox = Inbox()
     server = world.server(inbox, context=world.server_context())
@@ -279,3 +279,19 @@ def test_a_server_context_is_needed_for_a_server(world: World) -> None:
     """Section 1: a client of a trusted-services network has no token factory and cannot answer."""
     with pytest.raises(UsageError, match="issuer"):
         world.server(context=world.client("PSK").context)
+
+
+def test_overtaken_messages_are_accepted_once_each_where_the_policy_says_so() -> None:
+    """Section 14: a bounded window below the largest ID, so that concurrent messages need no second round trip."""
+    world = World(policy=TokenPolicy(RENEWAL_WINDOW, LIFETIME, out_of_order=64))
+    inbox = Inbox()
+    server = world.server(inbox)
+    held = session(world.context, "psk-client")
+    bodies = {number: compose(held, nonreplayableid=number) for number in range(1, 71)}
+    for number in (70, *range(69, 5, -1)):
+        assert answer(world, bodies[number], server=server).payload == b"data"
+    for number in (5, 6, 63):
+        assert answer(world, bodies[number], server=server).code is LOST
+    for number in (65, 70):
+        assert answer(world, bodies[number], server=server).code is AGAIN
+    assert len(inbox.requests) == 65

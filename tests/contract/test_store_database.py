@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from hsm_msl.errors import ConfigurationError, StoreError
+from hsm_msl.ports import ReplayState
 from hsm_msl.stores.replay import SqlReplayStore
-from hsm_msl.stores.schema import METADATA, prepare
+from hsm_msl.stores.schema import LAYOUT_VERSION, METADATA, prepare
 from hsm_msl.stores.sql import Database
 from postgres_fixture import PostgresCluster
 
@@ -76,8 +77,8 @@ def test_missing_directory_is_a_configuration_error(tmp_path: Path) -> None:
 def test_another_layout_version_is_refused(database: Database) -> None:
     prepare(database)
     prepare(database)
-    with pytest.raises(ConfigurationError, match="layout version 1"):
-        database.prepare(METADATA, "msl", 2)
+    with pytest.raises(ConfigurationError, match=f"layout version {LAYOUT_VERSION}"):
+        database.prepare(METADATA, "msl", LAYOUT_VERSION + 1)
 
 
 def test_processes_that_prepare_together_all_succeed(database_url: str) -> None:
@@ -96,7 +97,7 @@ def _prepare(url: str, ready: object) -> None:
     assert callable(ready)
     ready()
     prepare(database)
-    SqlReplayStore(database, lambda: 0.0).advance(str(os.getpid()), 1, lambda largest: 1)
+    SqlReplayStore(database).advance(str(os.getpid()), 1, lambda state: ReplayState(1))
     database.close()
 
 
@@ -118,12 +119,12 @@ def test_sqlite_locked_by_another_process_is_a_store_error(sqlite_database: Data
     prepare(sqlite_database)
     other = sqlite3.connect(sqlite_file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    store = SqlReplayStore(sqlite_database, lambda: 0.0)
+    store = SqlReplayStore(sqlite_database)
     with pytest.raises(StoreError, match="locked"):
-        store.advance("entity", 1, lambda largest: 1)
+        store.advance("entity", 1, lambda state: ReplayState(1))
     other.execute("ROLLBACK")
     other.close()
-    store.advance("entity", 1, lambda largest: 1)
+    store.advance("entity", 1, lambda state: ReplayState(1))
 
 
 def test_sqlite_lock_kept_by_another_thread_is_a_store_error(sqlite_database: Database) -> None:
@@ -132,7 +133,7 @@ def test_sqlite_lock_kept_by_another_thread_is_a_store_error(sqlite_database: Da
 
     def blocked() -> None:
         try:
-            SqlReplayStore(sqlite_database, lambda: 0.0).advance("entity", 1, lambda largest: 1)
+            SqlReplayStore(sqlite_database).advance("entity", 1, lambda state: ReplayState(1))
         except StoreError as error:
             errors.append(error)
 
@@ -155,13 +156,13 @@ def test_sqlite_file_that_is_no_database_is_a_store_error(sqlite_file: Path) -> 
 def test_connections_closed_by_the_server_are_replaced_unnoticed(postgres_url: str) -> None:
     database = Database(postgres_url)
     prepare(database)
-    store = SqlReplayStore(database, lambda: 0.0)
+    store = SqlReplayStore(database)
     with database.statements() as first, database.statements() as second:
         pids = [connection.scalar(text("SELECT pg_backend_pid()")) for connection in (first, second)]
     other = Database(postgres_url)
     for pid in pids:
         assert scalar(other, f"SELECT pg_terminate_backend({pid}, 5000)") is True
-    store.advance("entity", 1, lambda largest: 9)
+    store.advance("entity", 1, lambda state: ReplayState(9))
     assert scalar(database, "SELECT largest FROM nonreplay") == 9
     other.close()
     database.close()
@@ -172,16 +173,16 @@ def test_postgresql_down_is_a_store_error_and_back_again_is_used_at_once() -> No
     try:
         database = Database(cluster.create_database(), timeout=3)
         prepare(database)
-        store = SqlReplayStore(database, lambda: 0.0)
-        store.advance("entity", 1, lambda largest: 5)
+        store = SqlReplayStore(database)
+        store.advance("entity", 1, lambda state: ReplayState(5))
         calls: list[int] = []
         cluster.halt()
         for _ in range(2):
             with pytest.raises(StoreError):
-                store.advance("entity", 1, lambda largest: calls.append(largest))
+                store.advance("entity", 1, lambda state: calls.append(state.largest))
         assert calls == []
         cluster.start()
-        store.advance("entity", 1, lambda largest: calls.append(largest))
+        store.advance("entity", 1, lambda state: calls.append(state.largest))
         assert calls == [5]
         database.close()
     finally:
@@ -212,8 +213,8 @@ def test_values_of_a_failed_statement_are_nowhere_in_an_error(database: Database
 def test_forked_child_opens_its_own_connections(database: Database) -> None:
     """A prefork server opens the stores before it forks; parent and children then work side by side."""
     prepare(database)
-    store = SqlReplayStore(database, lambda: 0.0)
-    store.advance("entity", 1, lambda largest: 1)
+    store = SqlReplayStore(database)
+    store.advance("entity", 1, lambda state: ReplayState(1))
     children = []
     for _ in range(2):
         pid = os.fork()
@@ -221,12 +222,12 @@ def test_forked_child_opens_its_own_connections(database: Database) -> None:
             status = 1
             try:
                 for _ in range(20):
-                    store.advance("entity", 1, lambda largest: largest + 1)
+                    store.advance("entity", 1, lambda state: ReplayState(state.largest + 1))
                 status = 0
             finally:
                 os._exit(status)
         children.append(pid)
     for _ in range(20):
-        store.advance("entity", 1, lambda largest: largest + 1)
+        store.advance("entity", 1, lambda state: ReplayState(state.largest + 1))
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
     assert scalar(database, "SELECT largest FROM nonreplay") == 61

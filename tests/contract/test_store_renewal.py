@@ -18,27 +18,14 @@ from hsm_msl.stores.sql import Database
 MAX_LONG = 2**53
 
 
-class Now:
-    def __init__(self) -> None:
-        self.seconds = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def now() -> Now:
-    return Now()
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, now: Now) -> Iterator[MemoryRenewalStore | SqlRenewalStore]:
+def store(request: pytest.FixtureRequest) -> Iterator[MemoryRenewalStore | SqlRenewalStore]:
     if request.param == "memory":
-        yield MemoryRenewalStore(now)
+        yield MemoryRenewalStore()
         return
     database = Database(url_of(request.param, request))
     prepare(database)
-    yield SqlRenewalStore(database, now)
+    yield SqlRenewalStore(database)
     database.close()
 
 
@@ -54,29 +41,29 @@ def test_unknown_token_has_no_state_and_asking_makes_none(store: RenewalStore) -
 
 
 def test_create_starts_at_the_sequence_issued(store: RenewalStore) -> None:
-    store.create("entity", 7, MAX_LONG)
+    store.create("entity", 7, RenewalState(MAX_LONG, MAX_LONG, 0))
     assert state(store, "entity", 7) == RenewalState(MAX_LONG, MAX_LONG, 0)
 
 
 def test_create_drops_the_entitys_earlier_tokens_only(store: RenewalStore) -> None:
     """Section 22: insert the new serial number and delete older ones of the identity."""
-    store.create("entity", 7, 0)
-    store.create("other", 7, 3)
-    store.create("entity", 8, 0)
+    store.create("entity", 7, RenewalState(0, 0, 0))
+    store.create("other", 7, RenewalState(3, 3, 0))
+    store.create("entity", 8, RenewalState(0, 0, 0))
     assert state(store, "entity", 7) is None
     assert state(store, "entity", 8) == RenewalState(0, 0, 0)
     assert state(store, "other", 7) == RenewalState(3, 3, 0)
 
 
 def test_create_twice_with_one_serial_starts_anew(store: RenewalStore) -> None:
-    store.create("entity", 7, 0)
+    store.create("entity", 7, RenewalState(0, 0, 0))
     store.renew("entity", 7, lambda _: RenewalState(5, 4, 2))
-    store.create("entity", 7, 0)
+    store.create("entity", 7, RenewalState(0, 0, 0))
     assert state(store, "entity", 7) == RenewalState(0, 0, 0)
 
 
 def test_renew_replaces_and_none_leaves(store: RenewalStore) -> None:
-    store.create("entity", 7, 0)
+    store.create("entity", 7, RenewalState(0, 0, 0))
     store.renew("entity", 7, lambda _: RenewalState(1, 0, 1))
     assert state(store, "entity", 7) == RenewalState(1, 0, 1)
     store.renew("entity", 7, lambda _: None)
@@ -93,7 +80,7 @@ def test_renew_of_an_unknown_token_may_start_its_state(store: RenewalStore) -> N
 def test_decide_runs_once_and_its_error_changes_nothing(store: RenewalStore, stored: bool) -> None:
     before = None
     if stored:
-        store.create("entity", 7, 1)
+        store.create("entity", 7, RenewalState(1, 1, 0))
         before = RenewalState(1, 1, 0)
     calls: list[RenewalState | None] = []
 
@@ -107,20 +94,21 @@ def test_decide_runs_once_and_its_error_changes_nothing(store: RenewalStore, sto
     assert state(store, "entity", 7) == before
 
 
-def test_prune_drops_only_what_was_not_touched_since(store: MemoryRenewalStore | SqlRenewalStore, now: Now) -> None:
-    store.create("old", 1, 0)
-    store.create("busy", 1, 0)
-    now.seconds += 100
-    store.renew("busy", 1, lambda _: RenewalState(1, 0, 0))
-    assert store.prune(now.seconds - 50) == 1
-    assert state(store, "old", 1) is None
-    assert state(store, "busy", 1) == RenewalState(1, 0, 0)
+def test_prune_drops_what_need_not_be_kept_in_batches(store: MemoryRenewalStore | SqlRenewalStore) -> None:
+    for number in range(5):
+        store.create(f"old{number}", 1, RenewalState(0, 0, 0, 999))
+    for identity in ("kept", "renewed"):
+        store.create(identity, 1, RenewalState(0, 0, 0, 999))
+        store.renew(identity, 1, lambda _: RenewalState(1, 0, 0, 1000))
+    assert [store.prune(1000.0, 3) for _ in range(3)] == [3, 2, 0]
+    assert [state(store, f"old{number}", 1) for number in range(5)] == [None] * 5
+    assert state(store, "kept", 1) == state(store, "renewed", 1) == RenewalState(1, 0, 0, 1000)
 
 
 def test_any_text_is_an_identity(store: RenewalStore) -> None:
     strange = ["", "a\0b", "a\\0b", "\ud800", "é" * 5000, "x" * 100_000]
     for number, identity in enumerate(strange):
-        store.create(identity, 7, number)
+        store.create(identity, 7, RenewalState(number, number, 0))
     assert [state(store, identity, 7) for identity in strange] == [
         RenewalState(number, number, 0) for number in range(len(strange))
     ]
@@ -128,7 +116,7 @@ def test_any_text_is_an_identity(store: RenewalStore) -> None:
 
 def test_concurrent_renewals_are_ordered(store: RenewalStore) -> None:
     """Section 22: two nodes renewing one token both succeed, with different sequence numbers."""
-    store.create("entity", 7, 0)
+    store.create("entity", 7, RenewalState(0, 0, 0))
     issued: list[int] = []
 
     def renew() -> None:
@@ -167,16 +155,16 @@ def test_concurrent_creations_leave_one_token(store: RenewalStore) -> None:
 
     def create(serial: int) -> None:
         barrier.wait(20)
-        store.create("entity", serial, 0)
+        store.create("entity", serial, RenewalState(0, 0, 0))
 
     _join([threading.Thread(target=create, args=(serial,)) for serial in range(4)])
     assert [state(store, "entity", serial) for serial in range(4)].count(RenewalState(0, 0, 0)) == 1
 
 
 def test_state_out_of_reach_is_a_store_error(database: Database) -> None:
-    store = SqlRenewalStore(database, lambda: 0.0)
+    store = SqlRenewalStore(database)
     with pytest.raises(StoreError):
-        store.create("entity", 7, 0)
+        store.create("entity", 7, RenewalState(0, 0, 0))
     with pytest.raises(StoreError):
         store.renew("entity", 7, lambda _: RenewalState(1, 1, 0))
 

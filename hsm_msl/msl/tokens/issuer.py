@@ -30,6 +30,10 @@ class TokenPolicy:
         renewal_window: seconds after issue from which a token may be renewed.
         lifetime: seconds after issue at which it expires; not less than ``renewal_window``.
         unanswered_limit: renewals in a row whose answer the client seems to have lost.
+        renewable_after_expiry: seconds for which a master token is still renewed once it has expired. The stores keep
+            what they know of a token that long, and no longer.
+        out_of_order: how many non-replayable IDs below the largest are accepted, each once; deployed servers accept
+            none.
         renews: tells whether tokens of an entity are renewed inside their window at all.
         defers: tells whether renewals that can wait should, because the server is under load; a token past its
             expiration is renewed all the same.
@@ -38,6 +42,8 @@ class TokenPolicy:
     renewal_window: int = 3600
     lifetime: int = 86400
     unanswered_limit: int = 5
+    renewable_after_expiry: int = 2_592_000
+    out_of_order: int = 0
     renews: Callable[[str], bool] = lambda identity: True  # noqa: ARG005 - the default looks at nobody
     defers: Callable[[], bool] = lambda: False
 
@@ -126,7 +132,7 @@ class TokenIssuer:
 
         Raises:
             MslError: MASTERTOKEN_UNTRUSTED, MASTERTOKEN_SEQUENCE_NUMBER_OUT_OF_SYNC, or MASTERTOKEN_REJECTED_BY_APP
-                where policy never renews for this entity, which makes it start anew.
+                where policy never renews for this entity; all make it start anew.
             StoreError: the renewal state cannot be reached.
         """
         if not self._policy.renews(_identity(token)):
@@ -141,7 +147,14 @@ class TokenIssuer:
                 MESSAGE_REPLAYED_UNRECOVERABLE.
             StoreError: the state cannot be reached.
         """
-        replay.accept(self._replays, _identity(token), token.serial_number, received)
+        replay.accept(
+            self._replays,
+            _identity(token),
+            token.serial_number,
+            received,
+            until=token.expiration,
+            out_of_order=self._policy.out_of_order,
+        )
 
     def renews_now(self, identity: str) -> bool:
         """Tell whether this entity's tokens are renewed inside their window, and this server has the time to."""
@@ -161,7 +174,7 @@ class TokenIssuer:
         """
         serial = random_long(self._random)
         token = self._issue(SessionData(identity, keys, issuer_data), 0, serial)
-        self._renewals.create(identity, serial, 0)
+        self._renewals.create(identity, serial, RenewalState(0, 0, 0, token.expiration))
         return token
 
     def renew_master_token(
@@ -170,7 +183,7 @@ class TokenIssuer:
         """Make the next master token of a session: same serial number, next sequence number, merged issuer data.
 
         The sequence number last issued or last used to renew is accepted, so that a client that lost an answer
-        gets another, up to the policy's limit.
+        gets another, up to the policy's limit. One that expired too long ago is not: what was known of it is gone.
 
         Raises:
             MslError: MASTERTOKEN_UNTRUSTED, MASTERTOKEN_SEQUENCE_NUMBER_OUT_OF_SYNC.
@@ -201,6 +214,10 @@ class TokenIssuer:
     def _renew_state(self, token: MasterToken, *, commit: bool) -> int:
         identity = _identity(token)
         presented = token.sequence_number
+        now = int(self._clock())
+        if token.expiration + self._policy.renewable_after_expiry <= now:
+            raise MslError(ErrorCode.MASTERTOKEN_SEQUENCE_NUMBER_OUT_OF_SYNC, "expired too long ago")
+        until = now + self._policy.lifetime
         issued: int | None = None
 
         def decide(state: RenewalState | None) -> RenewalState | None:
@@ -215,7 +232,7 @@ class TokenIssuer:
             if unanswered > self._policy.unanswered_limit:
                 return None
             issued = next_long(state.last_issued)
-            return RenewalState(issued, presented, unanswered) if commit else None
+            return RenewalState(issued, presented, unanswered, max(state.until, until)) if commit else None
 
         self._renewals.renew(identity, token.serial_number, decide)
         if issued is None:

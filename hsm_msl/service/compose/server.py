@@ -263,6 +263,8 @@ class _Composition:
                 renewal_window=policy.renewal_window,
                 lifetime=policy.lifetime,
                 unanswered_limit=policy.unanswered_limit,
+                renewable_after_expiry=policy.renewable_after_expiry,
+                out_of_order=policy.out_of_order,
                 renews=renewal_policy(policy.rule),
                 defers=self.load.busy,
             ),

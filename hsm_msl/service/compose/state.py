@@ -82,8 +82,8 @@ def open_state(
     if document.store.database == MEMORY:
         revocations: Revocations = MemoryRevocations(clock)
         return ServerState(
-            MemoryReplayStore(clock),
-            MemoryRenewalStore(clock),
+            MemoryReplayStore(),
+            MemoryRenewalStore(),
             revocations,
             RuleAuthorization(sources, revocations, default),
             users,
@@ -93,8 +93,8 @@ def open_state(
     revocations = CachedRevocations(SqlRevocations(store, clock), clock)
     sources.append(SqlRules(store))
     return ServerState(
-        SqlReplayStore(store, clock),
-        SqlRenewalStore(store, clock),
+        SqlReplayStore(store),
+        SqlRenewalStore(store),
         revocations,
         RuleAuthorization(sources, revocations, default),
         users,
