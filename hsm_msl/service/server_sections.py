@@ -136,9 +136,16 @@ class UsersSection(Section, frozen=True, kw_only=True):
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
-    """``[store]``: where renewal, replay and revocation state is kept; ``memory`` forgets it at every restart."""
+    """``[store]``: where renewal, replay and revocation state is kept; ``memory`` forgets it at every restart.
+
+    Attributes:
+        database: its URL, or ``memory``.
+        prune_every: seconds between two rounds in which a process drops what it knows of tokens that are renewed no
+            more; 0 for never.
+    """
 
     database: Name = "memory"
+    prune_every: Annotated[int, msgspec.Meta(ge=0)] = 3600
 
 
 class CacheSection(Section, frozen=True, kw_only=True):

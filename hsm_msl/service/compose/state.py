@@ -11,6 +11,7 @@ from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Authorization, Clock, RandomBytes, RenewalStore, ReplayStore, Revocations, Users
 from hsm_msl.ports.schemes import FleetStore
 from hsm_msl.service.documents import MEMORY, Configuration, ServerConfig
+from hsm_msl.service.pruning import Pruning
 from hsm_msl.service.server_sections import RenewalRuleSection, RuleSection
 from hsm_msl.stores import schema
 from hsm_msl.stores.authorization import RuleAuthorization, RuleSource, RuleTable, SchemeRule, SqlRules
@@ -81,25 +82,20 @@ def open_state(
     default = _rule("*", document.schemes.default, users=_ANYBODY)
     if document.store.database == MEMORY:
         revocations: Revocations = MemoryRevocations(clock)
-        return ServerState(
-            MemoryReplayStore(),
-            MemoryRenewalStore(),
-            revocations,
-            RuleAuthorization(sources, revocations, default),
-            users,
-            fleet,
-        )
-    store = database("store.database", document.store.database)
-    revocations = CachedRevocations(SqlRevocations(store, clock), clock)
-    sources.append(SqlRules(store))
-    return ServerState(
-        SqlReplayStore(store),
-        SqlRenewalStore(store),
-        revocations,
-        RuleAuthorization(sources, revocations, default),
-        users,
-        fleet,
-    )
+        replays: MemoryReplayStore | SqlReplayStore = MemoryReplayStore()
+        renewals: MemoryRenewalStore | SqlRenewalStore = MemoryRenewalStore()
+    else:
+        store = database("store.database", document.store.database)
+        revocations = CachedRevocations(SqlRevocations(store, clock), clock)
+        replays, renewals = SqlReplayStore(store), SqlRenewalStore(store)
+        sources.append(SqlRules(store))
+    if document.store.prune_every:
+        kept, every = document.token_policy.renewable_after_expiry, document.store.prune_every
+        pruning = Pruning((replays, renewals), kept, every, clock=clock, random=random)
+        closing.callback(pruning.close)
+        pruning.start()
+    authorization = RuleAuthorization(sources, revocations, default)
+    return ServerState(replays, renewals, revocations, authorization, users, fleet)
 
 
 def renewal_policy(rules: Iterable[RenewalRuleSection]) -> Callable[[str], bool]:
