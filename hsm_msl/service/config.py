@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from hsm_msl.errors import ConfigurationError
 from hsm_msl.msl.entityauth.defaults import SCHEMES as ENTITY_SCHEMES
 from hsm_msl.msl.keyx.defaults import SCHEMES as KEY_EXCHANGES
 from hsm_msl.msl.keyx.dh_group import STANDARD_GROUPS
@@ -27,6 +28,7 @@ from hsm_msl.service.key_sections import (
     X509Identity,
 )
 from hsm_msl.service.server_sections import RuleSection
+from hsm_msl.service.token_names import check_tokens
 from hsm_msl.toml_document import read_document
 
 _NEEDS_USERS = "EMAIL_PASSWORD"
@@ -68,7 +70,7 @@ def _check_server(config: Configuration[ServerConfig]) -> None:
             "token_policy.lifetime", f"must be at least token_policy.renewal_window ({policy.renewal_window} s)"
         )
     source = document.session_keys.source
-    config.check_name("session_keys.source", source, (_SYSTEM, *document.tokens), "source")
+    config.check_name("session_keys.source", source, (_SYSTEM, *document.tokens, *document.token_sets), "source")
     if document.session_keys.residency == "token" and source != _SYSTEM:
         raise config.error("session_keys.source", 'with residency "token" the keys come from that token')
     if document.fleet is not None:
@@ -99,16 +101,10 @@ def _check_client(config: Configuration[ClientConfig]) -> None:
 
 def _check_common(config: AnyConfiguration) -> None:
     document = config.document
-    for name, token in document.tokens.items():
-        where = f"tokens.{name}"
-        if token.uri is not None:
-            if token.label is not None or token.serial is not None:
-                raise config.error(f"{where}.uri", "say which token either by uri or by label and serial")
-            continue
-        if token.module is None:
-            raise config.error(f"{where}.module", "this key is required")
-        if token.label is None and token.serial is None:
-            raise config.error(f"{where}.label", "this key is required, or serial, or uri")
+    try:
+        check_tokens(document.tokens, document.token_sets)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{config.path}: {error}") from None
     for parameters_id, group in document.dh_groups.items():
         if isinstance(group, str):
             config.check_name(f'dh_groups."{parameters_id}"', group, STANDARD_GROUPS, "group")

@@ -27,6 +27,7 @@ from hsm_msl.service.key_sections import (
     ManifestSection,
     ServiceTokenKeysSection,
     TokenSection,
+    TokenSetSection,
     X509Section,
 )
 from hsm_msl.service.sections import CapabilitiesSection, LimitsSection, ManagementSection, Section
@@ -40,6 +41,7 @@ from hsm_msl.service.server_sections import (
     UserServiceSection,
     UsersSection,
 )
+from hsm_msl.service.token_names import token_meant
 from hsm_msl.toml_document import suggestion
 
 TOKEN_KEYS = "msl.token"  # noqa: S105 - the name of a purpose, not a secret
@@ -54,6 +56,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
 
     entity: LocalIdentity
     tokens: dict[str, TokenSection]
+    token_sets: dict[str, TokenSetSection] = msgspec.field(default_factory=dict)
     keys: dict[str, KeysSection]
     key_manifest: ManifestSection | None = None
     server: ListenSection = ListenSection()
@@ -81,6 +84,7 @@ class ClientConfig(Section, frozen=True, kw_only=True):
 
     entity: LocalIdentity
     tokens: dict[str, TokenSection] = msgspec.field(default_factory=dict)
+    token_sets: dict[str, TokenSetSection] = msgspec.field(default_factory=dict)
     server: RemoteSection = RemoteSection()
     entities: tuple[KnownEntity, ...] = ()
     x509: X509Section | None = None
@@ -127,18 +131,15 @@ class Configuration(Generic[Document]):
             raise self.error(key, f"no {what} {name!r}; {suggestion(name, known)}")
 
     def token(self, key: str, name: str | None) -> str:
-        """Return which token a section means: the one it names, or the only one there is.
+        """Return which token or set of tokens a section means: the one it names, or the only one there is.
 
         Raises:
-            ConfigurationError: no such token, or several and none is named.
+            ConfigurationError: no such token or set, or several and none is named.
         """
-        tokens = self.document.tokens
-        if name is not None:
-            self.check_name(key, name, tokens, "token")
-            return name
-        if len(tokens) != 1:
-            raise self.error(key, f"this key is required; {suggestion('', tokens)}")
-        return next(iter(tokens))
+        try:
+            return token_meant(name, self.document.tokens, self.document.token_sets)
+        except ConfigurationError as error:
+            raise self.error(key, str(error)) from None
 
 
 AnyConfiguration = Configuration[ServerConfig | ClientConfig]

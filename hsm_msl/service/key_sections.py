@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -21,6 +21,12 @@ class TokenSection(Section, frozen=True, kw_only=True):
         sessions: the most sessions open at once.
         vendor: name of the vendor profile; chosen by what the token says of itself when absent.
         parameters: the string some libraries take at their initialisation (NSS, YubiHSM).
+        workers: processes that hold the token for this one, so that a call that hangs is given up and no key is in
+            this process; 0 opens the token here.
+        deadline_seconds: with workers, how long a call may take, 5 when left out; a worker that takes longer is
+            replaced.
+        recycle_after: with workers, after how many keys unwrapped or made a worker is replaced, because its library
+            keeps memory of each; 0 for never, the vendor profile's number when left out.
     """
 
     module: Name | None = None
@@ -31,6 +37,24 @@ class TokenSection(Section, frozen=True, kw_only=True):
     sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
     vendor: Name | None = None
     parameters: Name | None = None
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] | None = None
+    recycle_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class TokenSetSection(Section, frozen=True, kw_only=True):
+    """``[token_sets.NAME]``: several tokens that hold the same keys, used under one name wherever a token is named.
+
+    That the keys are the same is checked when they are found, by their check values. A token that gives no answer is
+    passed over until it does again; the service also starts without it.
+
+    Attributes:
+        tokens: names of the tokens.
+        mode: ``failover`` asks the first one that answers, in this order; ``spread`` asks them in turn.
+    """
+
+    tokens: Annotated[tuple[Name, ...], msgspec.Meta(min_length=2)]
+    mode: Literal["failover", "spread"] = "failover"
 
 
 class KeysSection(Section, frozen=True, kw_only=True):

@@ -23,15 +23,20 @@ class Remote:
         HsmMslError: what the worker says about the key.
     """
 
-    __slots__ = ("__weakref__", "_packed", "pool", "recipe")
+    __slots__ = ("__weakref__", "_packed", "_use", "pool", "recipe")
 
     def __init__(self, pool: WorkerPool, recipe: Recipe) -> None:
         self.pool = pool
         self.recipe = recipe
         self._packed: Recipe | None = None
-        self.ask("ready")
+        self._use = pool.use_of(recipe)
+        self.ready()
         if isinstance(recipe, Made):
             weakref.finalize(self, _forget, pool, recipe).atexit = False
+
+    def ready(self) -> None:
+        """Let a worker get the handle. Raises as the class says."""
+        self.ask("ready")
 
     def ask(self, verb: str, *arguments: Value, keys: Sequence[Remote] = (), **named: Value) -> Value:
         """Make one call. Raises HsmMslError as the worker does, BackendUnavailableError without an answer.
@@ -45,7 +50,8 @@ class Remote:
         while True:
             recipes = [key.recipe for key in keys]
             try:
-                value, _ = self.pool.run(Call(self.recipe, verb, list(arguments), named, recipes))
+                call = Call(self.recipe, verb, list(arguments), named, recipes)
+                value, _ = self.pool.run(call, getattr(type(self), verb), self._use)
             except WorkerLostError:
                 if not any(key.unpack() for key in (self, *keys)):
                     raise

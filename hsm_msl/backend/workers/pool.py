@@ -17,15 +17,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter_ns
 
 import msgspec
 
+from hsm_msl.backend.operations import OTHER, SESSION, Operations, Use
+from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.backend.workers.protocol import (
     MAKES,
     Answer,
     Call,
     Hello,
     Made,
+    OnToken,
     Recipe,
     Remade,
     Value,
@@ -131,6 +135,10 @@ class Worker:
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
 
+def _call() -> None:
+    """Stand for a call nobody named, where calls are counted."""
+
+
 class WorkerPool:
     """Workers of one token.
 
@@ -138,6 +146,7 @@ class WorkerPool:
         spec: what they open.
         count: how many.
         deadline_seconds: how long a call may take, waiting included.
+        operations: counts the calls.
         monotonic: seconds that never run backwards.
 
     Raises:
@@ -151,6 +160,7 @@ class WorkerPool:
         *,
         count: int = 2,
         deadline_seconds: float = 5.0,
+        operations: Operations | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
@@ -166,6 +176,10 @@ class WorkerPool:
         self._failure: BackendError | None = None
         self._forgotten: deque[Made] = deque()
         self._closed = False
+        self._waiting = 0
+        self._outages = 0
+        self._returns = 0
+        self._operations = Operations() if operations is None else operations
         self.replaced = 0
         first = self._start()
         self.label = first.label
@@ -193,11 +207,34 @@ class WorkerPool:
         """
         return recipe.worker in self._alive
 
-    def run(self, call: Call) -> tuple[Value, int]:
+    def use_of(self, recipe: Recipe) -> Use:
+        """Return what calls on a key are counted under.
+
+        Args:
+            recipe: the key.
+        """
+        return self._operations.of_key(recipe.label).use if isinstance(recipe, OnToken) else SESSION
+
+    def status(self) -> TokenStatus:
+        """Return how the token is, without asking it."""
+        with self._changed:
+            alive, idle = len(self._alive), len(self._idle)
+            return TokenStatus(
+                up=alive > 0,
+                outages=self._outages,
+                returns=self._returns,
+                reconnects={"new worker": self.replaced},
+                sessions={"busy": alive - idle, "idle": idle, "waiting": self._waiting},
+                operations=self._operations,
+            )
+
+    def run(self, call: Call, operation: Callable[..., object] = _call, use: Use = OTHER) -> tuple[Value, int]:
         """Let a worker answer a call.
 
         Args:
             call: what to do. A call on what one worker made goes to that worker.
+            operation: the function that asks, to count it.
+            use: purpose and version of the key, to count it.
 
         Returns:
             The value, and the number of the worker.
@@ -208,6 +245,16 @@ class WorkerPool:
             BackendUnavailableError: no worker answered before the deadline.
             BackendConfigurationError: workers do not start until a person acts.
         """
+        meter, started = self._operations.of_use(use), perf_counter_ns()
+        try:
+            answered = self._run(call)
+        except BaseException as error:
+            meter.failed(operation, perf_counter_ns() - started, error)
+            raise
+        meter.add(operation, perf_counter_ns() - started)
+        return answered
+
+    def _run(self, call: Call) -> tuple[Value, int]:
         deadline = self._clock() + self._deadline
         pinned = _pinned(call)
         while True:
@@ -277,7 +324,12 @@ class WorkerPool:
                         return worker
                 if not self._alive and self._failure is not None:
                     raise type(self._failure)(str(self._failure))
-                if not self._changed.wait(max(0.0, deadline - self._clock())):
+                self._waiting += 1
+                try:
+                    changed = self._changed.wait(max(0.0, deadline - self._clock()))
+                finally:
+                    self._waiting -= 1
+                if not changed:
                     raise BackendUnavailableError(f"no token worker became free in {self._deadline:.1f} s")
 
     def _give(self, worker: Worker) -> None:
@@ -314,6 +366,8 @@ class WorkerPool:
             expected = worker.leaves_at is not None or worker is self._worn  # its successor is here or on its way
             if worker is self._worn:
                 self._worn = None
+            if known is not None and not self._alive and not self._closed:
+                self._outages += 1
             self._changed.notify_all()
             closed = self._closed
         worker.kill()
@@ -368,6 +422,7 @@ class WorkerPool:
             self._missing -= 1
             more = self._missing > 0 and not self._closed
             if not self._closed:
+                self._returns += not self._alive and self._returns < self._outages
                 self._alive[worker.number] = worker
                 self._idle.append(worker)
                 self._relieve()

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hsm_msl.backend.operations import OTHER, SESSION, Operations
+from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.backend.workers.keys import (
     Remote,
     WorkerAesKey,
@@ -27,19 +29,22 @@ from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding
 R = TypeVar("R", bound=Remote)
 
 
-def open_worker_token(spec: WorkerSpec, *, count: int = 2, deadline_seconds: float = 5.0) -> WorkerToken:
+def open_worker_token(
+    spec: WorkerSpec, *, count: int = 2, deadline_seconds: float = 5.0, operations: Operations | None = None
+) -> WorkerToken:
     """Start workers and return the token they hold.
 
     Args:
         spec: which token, and how to log in.
         count: how many workers.
         deadline_seconds: how long a call may take, waiting included.
+        operations: counts the calls.
 
     Raises:
         BackendConfigurationError: no such token, or its PIN is missing, refused or not to be tried.
         BackendUnavailableError: the token gives no answer.
     """
-    pool = WorkerPool(spec, count=count, deadline_seconds=deadline_seconds)
+    pool = WorkerPool(spec, count=count, deadline_seconds=deadline_seconds, operations=operations)
     return WorkerToken(pool, pool.label)
 
 
@@ -121,7 +126,8 @@ class WorkerToken:
         """Encrypt a session key made here to a peer's RSA key, inside the token (``token_vault.ResidentKeys``)."""
         if not isinstance(key, (WorkerAesKey, WorkerMacKey)) or key.pool is not self.pool:
             raise KeyPolicyError("only session keys of the token can be wrapped for a peer")
-        value, _ = self.pool.run(Call(TokenItself(), "wrap_for", [public_key, padding.name], {}, [key.recipe]))
+        call = Call(TokenItself(), "wrap_for", [public_key, padding.name], {}, [key.recipe])
+        value, _ = self.pool.run(call, WorkerToken.wrap_for, SESSION)
         if not isinstance(value, bytes):
             raise BackendError("a token worker answered wrap_for with something else")
         return value
@@ -140,6 +146,10 @@ class WorkerToken:
             raise BackendError("a token worker answered mechanisms with something else")
         return frozenset(map(str, value))
 
+    def status(self) -> TokenStatus:
+        """Return how the token is, without asking it."""
+        return self.pool.status()
+
     def close(self) -> None:
         """Stop the workers."""
         self.pool.close()
@@ -155,11 +165,11 @@ class WorkerToken:
         return kind(self.pool, self._make(verb, *arguments))
 
     def _make(self, verb: str, *arguments: Value) -> Recipe:
-        number, worker = self.pool.run(Call(TokenItself(), verb, list(arguments)))
+        number, worker = self.pool.run(Call(TokenItself(), verb, list(arguments)), WorkerToken.make, SESSION)
         return made(worker, number)
 
     def _ask(self, verb: str, *arguments: Value) -> Value:
-        value, _ = self.pool.run(Call(TokenItself(), verb, list(arguments)))
+        value, _ = self.pool.run(Call(TokenItself(), verb, list(arguments)), getattr(WorkerToken, verb), OTHER)
         return value
 
     def __repr__(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +16,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from hsm_msl.backend.any_token import AnyToken
 from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.key_manifest import PurposeVersions
 from hsm_msl.backend.keyring import KeyState, KeyVersion, PurposeView
-from hsm_msl.backend.operations import Operations
-from hsm_msl.backend.pin import pin_source
-from hsm_msl.backend.pkcs11.connection import TokenSelector
-from hsm_msl.backend.pkcs11.module import load
-from hsm_msl.backend.pkcs11.token import Token, open_token
-from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
+from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareSigningKey, SoftwareWrappingKey, software_mac_key
-from hsm_msl.backend.uri import Pkcs11Uri, parse_uri
+from hsm_msl.backend.workers import WorkerToken
 from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import (
-    BackendConfigurationError,
-    BackendUnavailableError,
     ConfigurationError,
     DataRejectedError,
     KeyNotFoundError,
@@ -39,6 +32,7 @@ from hsm_msl.errors import (
     MechanismUnsupportedError,
 )
 from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys, VerifyingKey, WrappingKey
+from hsm_msl.service.compose.tokens import Tokens
 from hsm_msl.service.documents import AnyConfiguration
 from hsm_msl.service.key_drift import AnyKey, Expected, drift
 from hsm_msl.service.key_sections import (
@@ -48,7 +42,6 @@ from hsm_msl.service.key_sections import (
     PrivateKeyIdentity,
     PskIdentity,
     PublicKeySection,
-    TokenSection,
 )
 from hsm_msl.service.key_uses import uses_of
 
@@ -95,61 +88,37 @@ class KeySources:
     def __init__(self, config: AnyConfiguration, expected: Expected | None = None) -> None:
         self._config = config
         self._expected = expected
-        self._open: dict[str, Token] = {}
-        self._closing = ExitStack()
+        document = config.document
+        self._tokens = Tokens(
+            config.path,
+            document.tokens,
+            document.token_sets,
+            config.source,
+            uses_of(getattr(document, "keys", {})),
+        )
         self.places: list[Place] = []
 
     def close(self) -> None:
         """Log out of every token."""
-        self._closing.close()
+        self._tokens.close()
 
-    def opened(self) -> Mapping[str, Token]:
+    def opened(self) -> Mapping[str, Token | WorkerToken]:
         """Return the tokens that are open, by name."""
-        return dict(self._open)
+        return self._tokens.opened()
 
-    def token(self, key: str, name: str | None) -> Token:
-        """Return a token, logged in.
+    def token(self, key: str, name: str | None) -> AnyToken:
+        """Return a token or a set of tokens, logged in.
 
         Args:
             key: the configuration key that asks, for errors.
-            name: the token's name in the configuration; None for the only one.
+            name: its name in the configuration; None for the only one.
 
         Raises:
             ConfigurationError: no such token in the configuration.
             BackendConfigurationError: wrong PIN, missing token or module; names the table and says what to do.
             BackendUnavailableError: the token gives no answer.
         """
-        name = self._config.token(key, name)
-        token = self._open.get(name)
-        if token is None:
-            token = self._open[name] = self._opened(f"tokens.{name}", self._config.document.tokens[name])
-            self._closing.callback(token.close)
-        return token
-
-    def _opened(self, where: str, section: TokenSection) -> Token:
-        if section.vendor is not None:
-            self._config.check_name(f"{where}.vendor", section.vendor, PROFILES, "vendor profile")
-        try:
-            uri = Pkcs11Uri() if section.uri is None else parse_uri(section.uri)
-            selector = TokenSelector(
-                label=section.label or uri.token,
-                serial=section.serial or uri.serial,
-                manufacturer=uri.manufacturer,
-                model=uri.model,
-            )
-            module = load(section.module or uri.module_path or uri.module_name or "", reserved=section.parameters)
-            found = selector.find(module)
-            profile = PROFILES[section.vendor] if section.vendor else recognise(found.manufacturer_id, found.model)
-            source = section.pin or uri.pin_source
-            pin = None if source is None else pin_source(self._config.source(source))
-            operations = Operations(uses_of(getattr(self._config.document, "keys", {})))
-            return open_token(module, selector, pin, profile, sessions=section.sessions, operations=operations)
-        except (BackendConfigurationError, ConfigurationError) as error:
-            raise BackendConfigurationError(f"{self._config.path}: {where}: {error}") from None
-        except BackendUnavailableError as error:
-            raise BackendUnavailableError(
-                f"{self._config.path}: {where}: {error}; is the token plugged in, and does its driver find it?"
-            ) from None
+        return self._tokens.open(self._config.token(key, name))
 
     def ring(
         self, purpose: str, section: KeysSection, versions: PurposeVersions | None = None
@@ -209,7 +178,7 @@ class KeySources:
 
     def signing(self, entity: PrivateKeyIdentity) -> SigningKey:
         """Return the private key of this entity. Raises as ``preshared``."""
-        default = "identity.ec.v1" if isinstance(entity, EccIdentity) else "identity.rsa.v1"
+        label = signing_label(entity)
         what = f"private key of this entity ({entity.__struct_config__.tag})"
         if entity.file is not None:
             path = self._config.resolve(entity.file)
@@ -221,10 +190,10 @@ class KeySources:
         token = self.token("entity.token", entity.token)
         self.places.append((what, f"in token {token.name!r}, which it never leaves"))
         try:
-            key = token.signing_key(entity.label or default)
+            key = token.signing_key(label)
         except (KeyNotFoundError, KeyPolicyError) as error:
             raise self._config.error("entity.label", f"{error}; {_NO_KEY}") from None
-        self._compare("entity.label", entity.label or default, key)
+        self._compare("entity.label", label, key)
         return key
 
     def wrapping(self, where: str, name: str | None, labels: Iterable[str]) -> Mapping[str, WrappingKey]:
@@ -234,6 +203,8 @@ class KeySources:
             found = {label: token.wrapping_key(label) for label in labels}
         except (KeyNotFoundError, KeyPolicyError) as error:
             raise self._config.error(f"{where}.wrapping_keys", f"{error}; {_NO_KEY}") from None
+        for label, key in found.items():
+            self._compare(f"{where}.wrapping_keys", label, key)
         self.places.append((f"keys {', '.join(found)}", f"in token {token.name!r}, which they never leave"))
         return found
 
@@ -244,6 +215,7 @@ class KeySources:
             key = token.derivation_key(label)
         except (KeyNotFoundError, KeyPolicyError, MechanismUnsupportedError) as error:
             raise self._config.error(f"{where}.label", f"{error}; {_NO_KEY}") from None
+        self._compare(f"{where}.label", label, key)
         self.places.append((f"key {label}", f"in token {token.name!r}, which it never leaves"))
         return key
 
@@ -261,7 +233,7 @@ class KeySources:
         except ConfigurationError as error:
             raise self._config.error(f"{where}.public_key", str(error)) from None
 
-    def _symmetric(self, where: str, token: Token, label: str, version: int) -> SymmetricKeys:
+    def _symmetric(self, where: str, token: AnyToken, label: str, version: int) -> SymmetricKeys:
         def named(role: str) -> str:
             return label.replace("{role}", role).replace("{version}", str(version))
 
@@ -293,6 +265,11 @@ class KeySources:
             return
         if problem is not None:
             raise self._config.error(where, f"{problem}; see hsm-provision verify")
+
+
+def signing_label(entity: PrivateKeyIdentity) -> str:
+    """Return the label of an entity's private key."""
+    return entity.label or ("identity.ec.v1" if isinstance(entity, EccIdentity) else "identity.rsa.v1")
 
 
 def software_keys(where: str, encryption: bytes, mac: bytes, wrap: bytes | None = None) -> SymmetricKeys:
