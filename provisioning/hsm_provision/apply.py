@@ -28,6 +28,8 @@ class Applied:
     plan: Plan
     proofs: Mapping[str, KeyProof]
     manifest: ManifestBody
+    changes: int
+    """How many things were changed since the plan under which the work began."""
     resumed: bool = False
 
 
@@ -108,7 +110,7 @@ def apply_plan(
         records.write_journal(begun, "started")
         records.audit().append(
             "apply resumed" if resumed else "apply started",
-            {"ceremony": plan.ceremony, "plan": begun.hash, "token": session.identity.serial},
+            records.witnessed({"ceremony": plan.ceremony, "plan": begun.hash, "token": session.identity.serial}),
         )
     planned = {key.label: key for key in plan.keys}
     for key in wanted:
@@ -127,12 +129,15 @@ def apply_plan(
         )
         body = records.store(session, body, [entry], file.document.records.signing_key)
     _apply_users(file, plan, records, open_users, progress)
-    for open_plan in records.started(plan.ceremony):
-        records.write_journal(open_plan, "completed")
-    if plan.changes:
-        records.audit().append("apply completed", {"ceremony": plan.ceremony, "plan": begun.hash})
+    unfinished = records.started(plan.ceremony)
+    if unfinished:
+        # In this order, so that a run which is cut off here is completed in the log by the next one.
+        for open_plan in unfinished:
+            records.audit().append("apply completed", {"ceremony": plan.ceremony, "plan": open_plan.hash})
         body = records.store(session, body, [], file.document.records.signing_key)
-    return Applied(plan, proofs, body, resumed)
+    for open_plan in unfinished:
+        records.write_journal(open_plan, "completed")
+    return Applied(plan, proofs, body, begun.changes, resumed)
 
 
 _PAST = {

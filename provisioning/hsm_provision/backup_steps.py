@@ -71,7 +71,10 @@ def make_backup_key(office: KeyOffice, name: KeyName, needed: int, total: int, d
         files.append(path)
     _record_backup_key(office, name, secret, check, f"split {needed} of {total}")
     office.records.audit().append(
-        "backup key split", {"label": name.label, "needed": str(needed), "shares": str(total), "check": check.value}
+        "backup key split",
+        office.records.witnessed(
+            {"label": name.label, "needed": str(needed), "shares": str(total), "check": check.value}
+        ),
     )
     return tuple(files)
 
@@ -183,12 +186,19 @@ def restore_backup(
             # Nothing is recorded under this label here, so an interrupted restore left it; the blob is the truth.
             destroy_label(office.session, bundle.label)
         restore_bundle(office.session, office.profiles, bundle)
-        entry = msgspec.structs.replace(recorded, provenance="restored", changed=office.records.now())
+        entry = msgspec.structs.replace(
+            recorded,
+            provenance="restored",
+            changed=office.records.now(),
+            attestation=msgspec.UNSET,  # it was evidence about the lost device
+        )
         _prove_restored(office, entry)
         keep_bundle(office, bundle.digest, msgspec.json.encode(bundle, order="sorted") + b"\n")
         office.records.audit().append(
             "key restored",
-            {"label": entry.label, "check": entry.check.value, "from token": backup.manifest.token.serial},
+            office.records.witnessed(
+                {"label": entry.label, "check": entry.check.value, "from token": backup.manifest.token.serial}
+            ),
         )
         body = office.store(body, [entry])
         restored.append(entry)

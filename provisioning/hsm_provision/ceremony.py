@@ -80,6 +80,12 @@ class UsersSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: tuple[UserEntry, ...] = ()
 
 
+class AttestationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The certificates (PEM file) of the token's vendor that evidence of kind ``x509-chain`` must lead to."""
+
+    trust: str
+
+
 class FleetSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The database (path or URL) that keeps the pre-shared keys of a large fleet, wrapped under ``fleet.storage``."""
 
@@ -129,6 +135,7 @@ class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: PolicySection = PolicySection()
     backup: BackupSection | None = None
     fleet: FleetSection | None = None
+    attestation: AttestationSection | None = None
 
 
 @dataclass(frozen=True, slots=True)

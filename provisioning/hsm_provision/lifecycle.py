@@ -211,7 +211,8 @@ def destroy_version(office: KeyOffice, label: str, approved_by: Sequence[str]) -
     """
     body = office.manifest()
     entry = demand_destroyable(body, label)
-    office.records.audit().append("key destruction started", {"label": label, "approved by": ", ".join(approved_by)})
+    details = {"label": label, "approved by": ", ".join(approved_by)}
+    office.records.audit().append("key destruction started", office.records.witnessed(details))
     count = destroy_label(office.session, label)
     if list_keys(office.session).of_label(label):
         raise VerificationError(f"{label} is still on the token after its destruction")

@@ -35,6 +35,14 @@ class ManifestToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
 
 
+class Attestation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A vendor's evidence about a key: its kind, the SHA-256 of the file that is kept, when it was attached."""
+
+    kind: str
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    attached: str
+
+
 class ManifestKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One key version. Times are UTC in ISO 8601; ``spki`` is Base64 DER for pairs."""
 
@@ -54,6 +62,8 @@ class ManifestKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spki: str | None = None
     backup: str | None = None
     source: str | None = None
+    attestation: Attestation | msgspec.UnsetType = msgspec.UNSET
+    """Left out of what is signed where there is none, so that manifests from before it was known still verify."""
 
     @property
     def family(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,9 @@ from hsm_provision.plan import Plan
 from hsm_provision.record_signing import current_signer, log_signer, signed_here, token_signer
 from hsm_provision.token.objects import TokenSession
 
+WITNESSES = "witnesses"
+"""The detail of an audit record that names who was present."""
+
 
 class PlanJournal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A plan that was started, and how far it is known to have come."""
@@ -48,11 +51,13 @@ class Records:
         directory: where they are.
         clock: seconds since the epoch.
         actor: who acts, as recorded in the audit log.
+        witnesses: who is present, likewise.
     """
 
     directory: Path
     clock: Clock
     actor: str
+    witnesses: tuple[str, ...] = ()
 
     @property
     def manifest_path(self) -> Path:
@@ -71,6 +76,10 @@ class Records:
     def audit(self) -> AuditLog:
         """Return the audit log, ready to append."""
         return AuditLog(self.audit_path, now=self.now, actor=self.actor)
+
+    def witnessed(self, details: Mapping[str, str]) -> dict[str, str]:
+        """Return the details of an event that people come together for, with who was there."""
+        return {**details, **({WITNESSES: "; ".join(self.witnesses)} if self.witnesses else {})}
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from hsm_msl.audit.chain import CHECKPOINT, AuditRecord
 from hsm_msl.audit.verification import AuditVerdict, read_records, verify_log
@@ -13,10 +14,9 @@ from hsm_provision.ceremony import CeremonyFile
 from hsm_provision.manifest import Manifest, ManifestKey
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.record_signing import first_signer
-from hsm_provision.records import Records
+from hsm_provision.records import WITNESSES, Records
 from hsm_provision.spoken import spoken
-from hsm_provision.token.objects import TokenSession
-from hsm_provision.token_verification import TokenVerdict, verify_token
+from hsm_provision.token_verification import TokenVerdict
 from hsm_provision.verification import KeyProof
 
 
@@ -38,8 +38,9 @@ class Report:
     description: str
     environment: str
     ceremony_sha256: str
+    manifest_sha256: str
     made: str
-    operator: str
+    maker: str
     witnesses: tuple[str, ...]
     tool: str
     module: str
@@ -55,6 +56,21 @@ class Report:
         return self.verdict.sound and (self.audit is None or self.audit.problem is None)
 
     @property
+    def operators(self) -> tuple[str, ...]:
+        """Whoever acted, in the order of the log; the maker of the report where the log names nobody."""
+        acted = (record.actor for record in self.timeline if record.event != "step approved")
+        return tuple(dict.fromkeys(acted)) or (self.maker,)
+
+    @property
+    def approvals(self) -> tuple[str, ...]:
+        """Who approved what, and when."""
+        return tuple(
+            f"{record.details['approver']}: {record.details['step']} {record.details['hash'][:16]}, {record.time}"
+            for record in self.timeline
+            if record.event == "step approved" and {"approver", "step", "hash"} <= record.details.keys()
+        )
+
+    @property
     def plans(self) -> tuple[str, ...]:
         """The hashes of the plans that were carried out, oldest first."""
         found = [record.details["plan"] for record in self.timeline if "plan" in record.details]
@@ -63,27 +79,26 @@ class Report:
 
 def make_report(
     file: CeremonyFile,
-    session: TokenSession,
+    module: str,
+    verdict: TokenVerdict,
     manifest: Manifest,
     profiles: Mapping[str, KeyProfile],
     records: Records,
     witnesses: Sequence[str],
 ) -> Report:
-    """Prove every key now and gather what a reader of the report needs.
+    """Gather what a reader of the report needs.
 
     Args:
         file: the ceremony.
-        session: the token.
+        module: path of the token's module.
+        verdict: the proof of the token, made just now.
         manifest: the reference.
         profiles: the key profiles.
-        records: audit log and clock.
-        witnesses: names to be printed with a line to sign.
-
-    Raises:
-        ConfigurationError: the audit log cannot be read.
-        BackendError: the token fails, so nothing is proved.
+        records: audit log, clock, and who makes the report.
+        witnesses: names to be printed with a line to sign, besides those the log names.
     """
-    verdict = verify_token(session, manifest, profiles)
+    timeline = _timeline(records)
+    present = [name for record in timeline for name in record.details.get(WITNESSES, "").split("; ") if name]
     proofs = {proof.label: proof for proof in verdict.proofs}
     keys = tuple(
         ReportedKey(
@@ -99,16 +114,17 @@ def make_report(
         description=file.document.description,
         environment=file.document.environment,
         ceremony_sha256=file.digest,
+        manifest_sha256=sha256(records.manifest_path.read_bytes()).hexdigest(),
         made=records.now(),
-        operator=records.actor,
-        witnesses=tuple(witnesses),
+        maker=records.actor,
+        witnesses=tuple(dict.fromkeys((*present, *witnesses))),
         tool=__version__,
-        module=session.module.path,
+        module=module,
         manifest=manifest,
         keys=keys,
         verdict=verdict,
         audit=_audit(manifest, records),
-        timeline=_timeline(records),
+        timeline=timeline,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 
+from hsm_provision.manifest import Attestation, ManifestKey
 from hsm_provision.report import Report, ReportedKey
 from hsm_provision.report_style import STYLE
 from hsm_provision.verification import KeyProof
@@ -24,7 +26,12 @@ _SHOWN_ATTRIBUTES = (
 _SHOWN_RIGHTS = ("ENCRYPT", "DECRYPT", "WRAP", "UNWRAP", "SIGN", "VERIFY", "DERIVE")
 _GROUP = 4
 _LONGEST = 40
-"""Digests in the timeline are cut here; whole ones stand with their keys."""
+_SHOWN_OF_DIGEST = 16
+"""Digests in the timeline are cut to this; whole ones stand with their keys and in the head of the page."""
+
+_FOOTER = """@page {{ @bottom-left {{ content: "{}"; font: 7pt sans-serif; color: #5b636e; }}
+@bottom-right {{ content: "page " counter(page) " of " counter(pages); font: 7pt sans-serif; color: #5b636e; }} }}
+"""
 
 
 def render(report: Report) -> str:
@@ -32,8 +39,9 @@ def render(report: Report) -> str:
     body = "".join(
         (
             _head(report),
-            _facts(report),
             _problems(report),
+            _summary(report),
+            _facts(report),
             _keys(report),
             _attributes(report),
             _timeline(report),
@@ -42,11 +50,12 @@ def render(report: Report) -> str:
         )
     )
     title = f"Key ceremony report: {report.ceremony}"
+    footer = _FOOTER.format(_css_text(f"{title}, token {report.manifest.body.token.serial}, {report.made}"))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{footer}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
 
 
@@ -67,15 +76,38 @@ def _facts(report: Report) -> str:
         ("Make", f"{body.token.manufacturer}, {body.token.model}"),
         ("Module", report.module),
         ("Environment", report.environment),
-        ("Report made", f"{report.made} by {report.operator}"),
-        ("Witnesses", ", ".join(report.witnesses) or "none named"),
+        ("Carried out by", "; ".join(report.operators)),
+        ("Witnesses", "; ".join(report.witnesses) or "none named"),
+        *(("Approved by", approval) for approval in report.approvals),
+        ("Report made", f"{report.made} by {report.maker}"),
         ("Manifest", f"number {body.sequence}, written {body.written}, signed by {signer}"),
         ("Tool", f"hsm-provision {report.tool}"),
     ]
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
     hashes = f"<dt>Ceremony file</dt><dd>{_digest(report.ceremony_sha256)}</dd>"
+    hashes += f"<dt>Manifest</dt><dd>{_digest(report.manifest_sha256)}</dd>"
     hashes += "".join(f"<dt>Plan carried out</dt><dd>{_digest(plan)}</dd>" for plan in report.plans)
-    return f'<section><dl class="facts">{listed}{hashes}</dl></section>'
+    return (
+        f'<section><h2>Who, where and what</h2><dl class="facts">{listed}</dl>'
+        '<p class="about">SHA-256 of the ceremony file, of manifest.json, and of what was agreed to:</p>'
+        f'<dl class="facts">{hashes}</dl></section>'
+    )
+
+
+def _summary(report: Report) -> str:
+    """Say in a sentence or two what an auditor wants to know first; problems stand in a box of their own."""
+    there = [key for key in report.keys if key.entry.state != "destroyed"]
+    states = Counter(key.entry.state for key in report.keys)
+    counted = ", ".join(f"{number} {state}" for state, number in states.items())
+    proved = sum(key.proof.sound for key in there)
+    gone = "" if len(there) == len(report.keys) else " What was destroyed is gone."
+    whole = (
+        f"Each of the {len(there)} on the token was read back, tried for what it must refuse, and recognised by its "
+        f"check value; the token holds no other key.{gone}"
+        if report.verdict.sound
+        else f"Of the {len(there)} that should be on the token, {proved} proved to be as recorded."
+    )
+    return f'<section><p class="summary">{len(report.keys)} key versions ({escape(counted)}). {whole}</p></section>'
 
 
 def _problems(report: Report) -> str:
@@ -108,55 +140,79 @@ def _key_row(key: ReportedKey) -> str:
         f'<tbody><tr><td><b class="label">{escape(entry.label)}</b><small>{escape(key.purpose)}</small></td>'
         f"<td>{escape(entry.state)}<small>{escape(until)}</small></td>"
         f"<td>{escape(f'{entry.type} {entry.size}')}</td>"
-        f"<td>{escape(entry.provenance)}<small>{escape(entry.created[:10])}{backup}</small></td>"
+        f"<td>{escape(entry.provenance)}<small>{escape(entry.created[:10])}{backup}</small>{_evidence(entry)}</td>"
         f'<td><span class="mono">{value}</span><small class="words">{escape(key.words)}</small>'
-        f"<small>{escape(entry.check.method)}</small></td><td>{_mark(key.proof)}</td></tr></tbody>"
+        f"<small>{escape(entry.check.method)}</small></td><td>{_mark(key)}</td></tr></tbody>"
+    )
+
+
+def _evidence(entry: ManifestKey) -> str:
+    if not isinstance(entry.attestation, Attestation):
+        return ""
+    return (
+        f"<small>evidence ({escape(entry.attestation.kind)})<br>"
+        f'<span class="mono">{_grouped(entry.attestation.sha256[:_SHOWN_OF_DIGEST])}</span></small>'
     )
 
 
 def _attributes(report: Report) -> str:
-    names = (*_SHOWN_ATTRIBUTES, *_SHOWN_RIGHTS)
-    head = "".join(f'<th class="turned"><span>{name.replace("_", " ").lower()}</span></th>' for name in names)
-    rows = "".join(_attribute_rows(key.proof, names) for key in report.keys)
-    table = f'<table class="matrix"><thead><tr><th>Object</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    tried = tuple(dict.fromkeys(refusal.tried for key in report.keys for refusal in key.proof.tried))
+    groups = (("protection", _SHOWN_ATTRIBUTES), ("rights", _SHOWN_RIGHTS), ("tried and refused", tried))
+    over = "".join(f'<th class="group" colspan="{len(names)}">{name}</th>' for name, names in groups if names)
+    head = "".join(_turned(name, first=name == names[0]) for _, names in groups for name in names)
+    rows = "".join(_attribute_rows(key.proof, tried) for key in report.keys)
+    table = (
+        f'<table class="matrix"><thead><tr><th></th>{over}</tr><tr><th>Object</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
     return (
-        '<section class="fresh"><h2>Attributes read back from the token</h2>'
-        "<p>Each cell is what the token said. A dot means: not demanded of this object. A value that differs from "
-        "what the profile demands is framed. Beyond reading, each key was tried: reading its value, wrapping it out, "
-        f"copying it and giving it further rights were all refused.</p>{table}</section>"
+        "<section><h2>Attributes read back, and attempts that must fail</h2>"
+        "<p>Left and middle: what the token said of each object; a dot means that nothing is demanded of it. Right: "
+        "what was tried on the key just now, with <b>yes</b> where the token refused. Whatever differs from what the "
+        f"profile demands is framed.</p>{table}</section>"
     )
 
 
-def _attribute_rows(proof: KeyProof, names: Sequence[str]) -> str:
+def _turned(name: str, *, first: bool) -> str:
+    kind = "turned first" if first else "turned"
+    return f'<th class="{kind}"><span>{escape(name.replace("_", " ").lower())}</span></th>'
+
+
+def _attribute_rows(proof: KeyProof, tried: Sequence[str]) -> str:
+    refused = {refusal.tried: (True, refusal.refused) for refusal in proof.tried}
     by_half: dict[str, dict[str, tuple[bool, bool]]] = {}
     for name, wanted, holds in proof.attributes:
         half, attribute = name.split(" ", 1)
         by_half.setdefault(half, {})[attribute] = (wanted, holds)
     rows = []
     for half, attributes in by_half.items():
-        cells = "".join(_cell(attributes.get(name)) for name in names)
+        attempts = {} if half == "public" else refused
+        cells = "".join(_cell(attributes.get(name), first=name == _SHOWN_ATTRIBUTES[0]) for name in _SHOWN_ATTRIBUTES)
+        cells += "".join(_cell(attributes.get(name), first=name == _SHOWN_RIGHTS[0]) for name in _SHOWN_RIGHTS)
+        cells += "".join(_cell(attempts.get(name), first=name == tried[0]) for name in tried)
         part = "" if half == "secret" else f" <i>{half}</i>"
         rows.append(f"<tr><td>{escape(proof.label)}{part}</td>{cells}</tr>")
     return "".join(rows)
 
 
-def _cell(found: tuple[bool, bool] | None) -> str:
+def _cell(found: tuple[bool, bool] | None, *, first: bool) -> str:
+    edge = " first" if first else ""
     if found is None:
-        return '<td class="none">·</td>'
+        return f'<td class="none{edge}">·</td>'
     wanted, holds = found
     value = wanted if holds else not wanted
-    kind = ("yes" if value else "no") + ("" if holds else " wrong")
+    kind = ("yes" if value else "no") + ("" if holds else " wrong") + edge
     return f'<td class="{kind}">{"yes" if value else "no"}</td>'
 
 
 def _timeline(report: Report) -> str:
     rows = "".join(
         f"<tr><td>{record.sequence}</td><td>{escape(record.time.replace('T', ' ').removesuffix('Z'))}</td>"
-        f"<td>{escape(record.actor)}</td><td>{escape(record.event)}</td><td>{_details(record.details.items())}</td></tr>"
+        f"<td>{escape(record.actor)}</td><td>{escape(record.event)}</td><td>{_details(record.details)}</td></tr>"
         for record in report.timeline
     )
     return (
-        '<section class="fresh"><h2>Timeline</h2><p>From the audit log; times are UTC.</p>'
+        "<section><h2>Timeline</h2><p>From the audit log; times are UTC.</p>"
         '<table class="timeline"><thead><tr><th>No.</th><th>Time</th><th>Who</th><th>What</th><th>Details</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></section>"
     )
@@ -178,7 +234,7 @@ def _audit(report: Report) -> str:
 
 
 def _signatures(report: Report) -> str:
-    people = [(report.operator, "Operator"), *((name, "Witness") for name in report.witnesses)]
+    people = [*((name, "Operator") for name in report.operators), *((name, "Witness") for name in report.witnesses)]
     lines = "".join(
         f'<div class="sign"><div class="line"></div><p>{escape(name)}<small>{role}; date and signature</small></p>'
         "</div>"
@@ -190,16 +246,28 @@ def _signatures(report: Report) -> str:
     )
 
 
-def _details(items: Iterable[tuple[str, str]]) -> str:
-    shown = [
-        f"{name} {value if len(value) <= _LONGEST or ' ' in value else value[:_LONGEST] + '…'}"
-        for name, value in items
-    ]
-    return escape(", ".join(shown))
+def _details(details: Mapping[str, str]) -> str:
+    subject = f"<b>{escape(details['label'])}</b>" if "label" in details else ""
+    others = ", ".join(f"{name} {_cut(value)}" for name, value in details.items() if name != "label")
+    return subject + (": " if subject and others else "") + escape(others)
 
 
-def _mark(proof: KeyProof) -> str:
-    return '<span class="good">yes</span>' if proof.sound else '<span class="bad">NO</span>'
+def _cut(value: str) -> str:
+    method, _, digits = value.rpartition(":")
+    if len(value) <= _LONGEST or " " in value:
+        return value
+    return f"{method}{':' if method else ''}{digits[:_SHOWN_OF_DIGEST]}…"
+
+
+def _css_text(text: str) -> str:
+    """Return text for a CSS string in a style element: whatever is not plain is written as a number."""
+    return "".join(letter if letter.isalnum() or letter in " ,.-" else f"\\{ord(letter):x} " for letter in text)
+
+
+def _mark(key: ReportedKey) -> str:
+    if not key.proof.sound:
+        return '<span class="bad">NO</span>'
+    return '<span class="good">' + ("gone" if key.entry.state == "destroyed" else "yes") + "</span>"
 
 
 def _digest(value: str) -> str:

@@ -36,8 +36,11 @@ tbody { break-inside: avoid; }
   margin-top: 1.5rem; }
 .problems h2 { margin-top: .9rem; color: var(--bad); } .problems ul { margin: 0; padding-left: 1.2rem; }
 .matrix { margin: 1.2rem 0; font-size: .84rem; }
-.matrix th:nth-child(11), .matrix td:nth-child(11) { border-left: 1px solid var(--line); }
-.matrix th.turned { height: auto; padding: 0 0 .35rem; width: 2.4rem; }
+.matrix .first { border-left: 1px solid var(--line); }
+.matrix th.group { text-align: center; font-weight: 500; color: var(--soft); padding: 0 0 .3rem; }
+.matrix thead tr:first-child th { border: 0; }
+.summary { font-size: 1.05rem; margin: 1.2rem 0 0; }
+.matrix th.turned { height: auto; padding: 0 0 .35rem; width: 2rem; }
 .matrix th.turned span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap;
   font-weight: 500; }
 .matrix td { padding-top: .25rem; padding-bottom: .25rem; overflow-wrap: anywhere; }
@@ -64,7 +67,7 @@ tbody { break-inside: avoid; }
   body { max-width: none; padding: 0; font-size: 9.2pt; }
   h2 { break-after: avoid; }
   thead { display: table-header-group; }
-  .fresh { break-before: page; }
   .mono { font-size: 8pt; }
+  .matrix, .timeline { font-size: 8pt; }
 }
 """

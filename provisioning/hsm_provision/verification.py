@@ -11,7 +11,7 @@ from hsm_provision.templates import Half, Provenance, expected_attributes, halve
 from hsm_provision.token.facts import Listing, ObjectFacts
 from hsm_provision.token.objects import TokenSession, find_object, list_keys, public_spki
 from hsm_provision.token.possession import halves_match
-from hsm_provision.token.probing import failed_refusals, token_check_value
+from hsm_provision.token.probing import Refusal, token_check_value, try_refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class KeyProof:
     problems: tuple[str, ...]
     attributes: tuple[tuple[str, bool, bool], ...] = ()
     """Attribute name with its half, whether it must be true, whether it was as it must be."""
+    tried: tuple[Refusal, ...] = ()
+    """What the key was to refuse."""
 
     @property
     def sound(self) -> bool:
@@ -104,7 +106,8 @@ def prove_key(
     rows = attribute_checks(listing, profile, name, provenance)
     if any("object is missing" in problem or "carry this label" in problem for problem in problems):
         return KeyProof(name.label, None, tuple(problems), rows)
-    problems.extend(failed_refusals(session, profile, name.label))
+    tried = try_refusals(session, profile, name.label)
+    problems.extend(refusal.danger for refusal in tried if not refusal.refused)
     if profile.type in ("rsa", "ec"):
         private = find_object(session, name.label, "private")
         if not halves_match(profile, private, public_spki(session, name.label)):
@@ -112,7 +115,7 @@ def prove_key(
     check = token_check_value(session, profile, name.label)
     if expected is not None and check != expected:
         problems.append(f"its check value is {check.short}, not {expected.short}: this is another key")
-    return KeyProof(name.label, check, tuple(problems), rows)
+    return KeyProof(name.label, check, tuple(problems), rows, tried)
 
 
 def _object_problems(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hsm_msl.ports import Clock
 from hsm_msl.private_files import create_private_file
 from hsm_provision.apply import Applied, apply_plan, demand_agreed
 from hsm_provision.approvals import demand_approvals, read_approvals
+from hsm_provision.attestation import EvidenceShelf
 from hsm_provision.ceremony import CeremonyFile, read_ceremony
 from hsm_provision.desired_keys import DesiredKey, desired_keys
 from hsm_provision.lifecycle import KeyOffice, create_first
@@ -25,6 +27,7 @@ from hsm_provision.records import Progress, Records
 from hsm_provision.token.access import initialise_token, token_ready
 from hsm_provision.token.objects import TokenSession, list_keys, token_session
 from hsm_provision.token.probing import token_check_value
+from hsm_provision.token_verification import TokenVerdict, verify_token
 from hsm_provision.typed_secrets import read_new, secret_source
 from hsm_provision.user_import import OpenUsers, PlannedUser, plan_users, users_exist, users_url
 
@@ -75,6 +78,18 @@ class Workspace:
         if manifest is None:
             raise ConfigurationError(f"{self.records.manifest_path}: there is no manifest yet; run `apply` first")
         return manifest
+
+    @property
+    def evidence(self) -> EvidenceShelf:
+        """Where the vendor's evidence about keys is kept."""
+        section = self.file.document.attestation
+        roots = None if section is None else self.file.working_path(section.trust)
+        return EvidenceShelf(self.records.directory / "attestations", roots)
+
+    def verdict(self, session: TokenSession, manifest: Manifest, trusted: bytes | None = None) -> TokenVerdict:
+        """Prove the whole token and the evidence about its keys. Arguments and errors as ``verify_token``."""
+        verdict = verify_token(session, manifest, self.profiles, trusted)
+        return dataclasses.replace(verdict, problems=(*verdict.problems, *self.evidence.problems(manifest.body)))
 
     def token_absent(self) -> bool:
         """Tell whether the token is missing, or still has no user PIN, and the ceremony may initialise it."""
@@ -217,7 +232,13 @@ def anchored(file: CeremonyFile, source: str) -> str:
 
 
 def open_workspace(
-    ceremony: Path, directory: Path | None, *, clock: Clock, actor: str, open_users: OpenUsers
+    ceremony: Path,
+    directory: Path | None,
+    *,
+    clock: Clock,
+    actor: str,
+    witnesses: Sequence[str] = (),
+    open_users: OpenUsers,
 ) -> Workspace:
     """Read a ceremony with its profiles; touches no token.
 
@@ -226,6 +247,7 @@ def open_workspace(
         directory: what working paths are relative to; the file's directory when None.
         clock: seconds since the epoch.
         actor: who acts, for the audit log.
+        witnesses: who is present, likewise.
         open_users: opens a users database.
 
     Raises:
@@ -249,7 +271,8 @@ def open_workspace(
     pin = secret_source(anchored(file, token.user_pin), f"user PIN of {token.label!r}")
     # The signing key is made first, so that every manifest there ever is carries its signature.
     wanted = tuple(sorted(wanted, key=lambda key: key.name.label != signing_key))
-    return Workspace(file, profiles, wanted, Records(file.records_directory, clock, actor), open_users, pin)
+    records = Records(file.records_directory, clock, actor, tuple(witnesses))
+    return Workspace(file, profiles, wanted, records, open_users, pin)
 
 
 def _required(session: TokenSession | None) -> TokenSession:

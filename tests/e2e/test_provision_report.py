@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
@@ -70,6 +72,63 @@ def test_the_report_says_who_what_and_how_it_was_proved(bench: CeremonyBench) ->
         assert part in page.words, part
     assert "<script" not in text
     assert bench.pin not in text
+
+
+HOSTILE = "</style><script>alert(1)</script>\"'&<img src=x onerror=1>"
+
+
+def test_everything_on_the_page_is_escaped(bench: CeremonyBench) -> None:
+    """Whatever people or tokens are called, the page shows it and never runs it."""
+    ceremony = bench.ceremony(*KEYS)
+    ceremony.write_text(f"description = {json.dumps(HOSTILE)}\n" + ceremony.read_text())
+    done = bench.run("apply", ceremony, "--actor", HOSTILE, "--witness", HOSTILE + "1", "--witness", HOSTILE + "2")
+    assert done.code == 0, done.err
+    bench.python(f"session.generate_key(T.AES, 128, store=True, label={HOSTILE!r}, mechanism=M.AES_KEY_GEN)")
+    code, text = report(bench, HOSTILE + "3")
+    assert code == 5
+    page = Page(text)
+    for found in (HOSTILE, HOSTILE + "1", HOSTILE + "2", HOSTILE + "3", f"unknown secret object {HOSTILE!r}"):
+        assert found in page.words
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name == "src"]
+    assert "<script" not in text
+    assert text.count("</style>") == 1
+
+
+def test_the_report_names_witnesses_approvals_and_what_was_destroyed(bench: CeremonyBench) -> None:
+    people = ""
+    for name in ("alice", "bob"):
+        bench.write(f"{name}.pass", f"passphrase of {name}\n")
+        people += bench.run("approver-key", f"{name}.pem", "--passphrase", f"file:{bench.work}/{name}.pass").out
+    ceremony = bench.ceremony('profile = "msl-token-mac"', extra="\n" + people)
+    done = bench.run("apply", ceremony, "--actor", "Olga", "--witness", "First, W.", "--witness", "Second W.")
+    assert done.code == 0, done.err
+    assert bench.run("rotate", ceremony, "msl.token", "--yes", "--actor", "Olga").code == 0
+    assert bench.run("retire", ceremony, "msl.token.mac.v1", "--without-evidence", "--yes").code == 0
+    digest = bench.run("destroy", ceremony, "msl.token.mac.v1").out.split()[-1]
+    for name in ("alice", "bob"):
+        approve = (
+            "approve",
+            ceremony,
+            digest,
+            "--key",
+            f"{name}.pem",
+            "--passphrase",
+            f"file:{bench.work}/{name}.pass",
+        )
+        assert bench.run(*approve).code == 0
+    gone = bench.run("destroy", ceremony, "msl.token.mac.v1", "--request", digest, "--yes", "--witness", "Third W.")
+    assert gone.code == 0, gone.err
+    code, text = report(bench)
+    words = Page(text).words
+    assert code == 0
+    assert "First, W.; Second W.; Third W." in words
+    assert f"alice: destroy {digest[:16]}" in words
+    assert f"bob: destroy {digest[:16]}" in words
+    assert "What was destroyed is gone." in words
+    assert text.count("date and signature") >= 4
+    manifest = hashlib.sha256((bench.work / "records/manifest.json").read_bytes()).hexdigest()
+    assert " ".join(re.findall("....", manifest[:32])) in words
+    assert re.search(r'@bottom-right \{ content: "page " counter\(page\)', text)
 
 
 def test_the_report_loads_nothing_from_elsewhere(bench: CeremonyBench) -> None:

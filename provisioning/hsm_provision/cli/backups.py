@@ -14,6 +14,7 @@ from hsm_provision.cli.console import (
     ActorOption,
     CeremonyArgument,
     DirectoryOption,
+    WitnessOption,
     confirm,
     out,
     print_table,
@@ -32,6 +33,7 @@ def backup_key(
     needed: Annotated[int, typer.Option("--needed", help="How many shares give the key back.")] = 3,
     shares: Annotated[int, typer.Option("--shares", help="How many shares there are.")] = 5,
     directory: DirectoryOption = None,
+    witness: WitnessOption = None,
     yes: YesOption = False,
     actor: ActorOption = "",
 ) -> int:
@@ -42,7 +44,7 @@ def backup_key(
 
     Example: hsm-provision backup-key cluster.toml --needed 3 --shares 5 --shares-to /media/usb -C /secure/ceremony
     """
-    opened = workspace(ceremony, directory, actor)
+    opened = workspace(ceremony, directory, actor, witness)
     confirm(f"Make the backup key and {shares} shares, {needed} of which give it back?", yes)
     opened.ensure_token(progress)
     with opened.office() as office:
@@ -91,6 +93,7 @@ def restore(
     public_key: Annotated[
         Path | None, typer.Option("--public-key", help="The key the backup must be signed by, PEM or DER.")
     ] = None,
+    witness: WitnessOption = None,
     yes: YesOption = False,
     actor: ActorOption = "",
 ) -> int:
@@ -100,7 +103,7 @@ def restore(
 
     Example: hsm-provision restore cluster-2.toml backup.json --share s1.txt --share s4.txt --share s5.txt -C /secure
     """
-    opened = workspace(ceremony, directory, actor)
+    opened = workspace(ceremony, directory, actor, witness)
     source = read_backup(file, read_public_key(public_key) if public_key else None)
     confirm(f"Restore {len(source.bundles)} key(s) of token {source.manifest.token.serial}?", yes)
     shares = [_share(path) for path in share]

@@ -14,6 +14,7 @@ from hsm_provision.cli.console import (
     CeremonyArgument,
     DirectoryOption,
     JsonOption,
+    WitnessOption,
     out,
     print_table,
     progress,
@@ -51,6 +52,7 @@ def apply(
     plan_hash: Annotated[
         str | None, typer.Option("--plan-hash", help="The hash `plan` printed; required in production.")
     ] = None,
+    witness: WitnessOption = None,
     json: JsonOption = False,
     actor: ActorOption = "",
 ) -> int:
@@ -58,7 +60,7 @@ def apply(
 
     Example: hsm-provision apply provisioning/ceremonies/development.toml -C .demo
     """
-    done = workspace(ceremony, directory, actor).apply(plan_hash, progress)
+    done = workspace(ceremony, directory, actor, witness).apply(plan_hash, progress)
     if json:
         typer.echo(msgspec.json.encode({"plan": done.plan, "manifest": done.manifest}, order="sorted"))
     else:
@@ -124,9 +126,9 @@ def _print_applied(done: Applied) -> None:
     )
     token = done.manifest.token
     print_table(f"Token {token.label!r} (serial {token.serial})", rows)
-    if done.plan.changes == 0:
-        console.print("nothing to do: the token is as the ceremony asks", markup=False)
-    elif done.resumed:
+    if done.resumed:
         console.print("continued an interrupted run; every key is proved", markup=False)
+    elif done.changes == 0:
+        console.print("nothing to do: the token is as the ceremony asks", markup=False)
     else:
-        console.print(f"{done.plan.changes} change(s) made; every key is proved", markup=False)
+        console.print(f"{done.changes} change(s) made; every key is proved", markup=False)

@@ -26,6 +26,10 @@ DirectoryOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
+WitnessOption = Annotated[
+    list[str] | None,
+    typer.Option("--witness", help="A witness, for log and report; may be given several times."),
+]
 ActorOption = Annotated[str, typer.Option("--actor", help="Who acts, for the audit log; default: the login name.")]
 
 
@@ -44,9 +48,18 @@ def actor_name(given: str) -> str:
     return given or getpass.getuser()
 
 
-def workspace(ceremony: Path, directory: Path | None, actor: str = "") -> Workspace:
+def workspace(
+    ceremony: Path, directory: Path | None, actor: str = "", witnesses: Sequence[str] | None = None
+) -> Workspace:
     """Open a ceremony for a command. Raises as ``open_workspace``."""
-    return open_workspace(ceremony, directory, clock=time.time, actor=actor_name(actor), open_users=_open_users)
+    return open_workspace(
+        ceremony,
+        directory,
+        clock=time.time,
+        actor=actor_name(actor),
+        witnesses=witnesses or (),
+        open_users=_open_users,
+    )
 
 
 def _open_users(url: str) -> AbstractContextManager[UserDirectory]:

@@ -18,6 +18,7 @@ from hsm_provision.cli.console import (
     CeremonyArgument,
     DirectoryOption,
     JsonOption,
+    WitnessOption,
     confirm,
     err,
     out,
@@ -36,7 +37,6 @@ from hsm_provision.lifecycle import (
     stage_versions,
 )
 from hsm_provision.spoken import spoken
-from hsm_provision.token_verification import verify_token
 from hsm_provision.usage import read_usage
 from hsm_provision.workspace import Workspace
 
@@ -66,7 +66,7 @@ def verify(
     trusted = read_public_key(public_key) if public_key else None
     manifest = opened.required_manifest()
     with opened.session() as session:
-        verdict = verify_token(session, manifest, opened.profiles, trusted)
+        verdict = opened.verdict(session, manifest, trusted)
     if json:
         typer.echo(
             msgspec.json.encode({"sound": verdict.sound, "problems": verdict.problems, "keys": verdict.proofs})
@@ -195,6 +195,7 @@ def destroy(
     directory: DirectoryOption = None,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the request and the audit log.")] = "",
     request: Annotated[str | None, typer.Option("--request", help="Hash of the approved request.")] = None,
+    witness: WitnessOption = None,
     yes: YesOption = False,
     actor: ActorOption = "",
 ) -> int:
@@ -205,7 +206,7 @@ def destroy(
 
     Example: hsm-provision destroy provisioning/ceremonies/cluster.toml msl.token.mac.v1 -C /secure/ceremony
     """
-    opened = workspace(ceremony, directory, actor)
+    opened = workspace(ceremony, directory, actor, witness)
     if request is None:
         return _request_destruction(opened, label, reason)
     asked = _stored_request(opened, request)

@@ -10,6 +10,7 @@ from hsm_msl.errors import HsmMslError
 from hsm_provision import __version__
 from hsm_provision.cli import (
     approvers,
+    attestations,
     audits,
     backups,
     ceremonies,
@@ -59,7 +60,19 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for verbs in (ceremonies, keys, approvers, backups, imports, users, fleets, certificates, reports, audits):
+    for verbs in (
+        ceremonies,
+        keys,
+        attestations,
+        approvers,
+        backups,
+        imports,
+        users,
+        fleets,
+        certificates,
+        reports,
+        audits,
+    ):
         verbs.register(app)
 
     @app.command()

@@ -32,7 +32,8 @@ def report(
     opened = workspace(ceremony, directory, actor)
     manifest = opened.required_manifest()
     with opened.session() as session:
-        made = make_report(opened.file, session, manifest, opened.profiles, opened.records, witness or ())
+        verdict, module = opened.verdict(session, manifest), session.module.path
+    made = make_report(opened.file, module, verdict, manifest, opened.profiles, opened.records, witness or ())
     create_private_file(to, render(made).encode())
     out().print(f"{to}: {'everything is verified' if made.sound else 'NOT VERIFIED, see the page'}", markup=False)
     return int(ExitCode.DONE if made.sound else ExitCode.NOT_VERIFIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
@@ -60,7 +61,16 @@ def check_value_of_handle(session: TokenSession, profile: KeyProfile, handle: An
     return symmetric_check_value(method, output)
 
 
-def failed_refusals(session: TokenSession, profile: KeyProfile, label: str) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One thing a key must refuse: what was tried, what it means when the token allows it, whether it refused."""
+
+    tried: str
+    danger: str
+    refused: bool
+
+
+def try_refusals(session: TokenSession, profile: KeyProfile, label: str) -> tuple[Refusal, ...]:
     """Try on the real key what it must refuse: reading, wrapping out, copying, gaining rights.
 
     Args:
@@ -69,8 +79,8 @@ def failed_refusals(session: TokenSession, profile: KeyProfile, label: str) -> t
         label: the key.
 
     Returns:
-        The name of each attempt the token allowed; empty for a sound key. A copy made by a successful attempt is
-        a session object and is destroyed at once.
+        Each attempt with its outcome. A copy made by a successful attempt is a session object and is destroyed at
+        once.
 
     Raises:
         KeyNotFoundError: no such key.
@@ -79,16 +89,26 @@ def failed_refusals(session: TokenSession, profile: KeyProfile, label: str) -> t
     half = halves(profile)[0]
     handle = find_object(session, label, half)
     escalation = next(name for name, on in creation_template(profile, half).items() if not on and name in _RIGHTS)
-    attempts: Mapping[str, Callable[[], object]] = {
-        "its value can be read": lambda: handle[_VALUE[profile.type, half]],
-        "it can be wrapped out": lambda: _wrap_out(session, handle),
-        "it can be copied into an extractable key": lambda: handle.copy(
-            {Attribute.TOKEN: False, Attribute.EXTRACTABLE: True}
-        ).destroy(),
-        f"it can be given the right to {escalation.lower()}": lambda: handle.__setitem__(Attribute[escalation], True),
-        "it can be made extractable": lambda: handle.__setitem__(Attribute.EXTRACTABLE, True),
-    }
-    return tuple(name for name, attempt in attempts.items() if _allowed(label, name, attempt))
+    attempts: tuple[tuple[str, str, Callable[[], object]], ...] = (
+        ("read its value", "its value can be read", lambda: handle[_VALUE[profile.type, half]]),
+        ("wrap it out", "it can be wrapped out", lambda: _wrap_out(session, handle)),
+        (
+            "copy it",
+            "it can be copied into an extractable key",
+            lambda: handle.copy({Attribute.TOKEN: False, Attribute.EXTRACTABLE: True}).destroy(),
+        ),
+        (
+            "add a right",
+            f"it can be given the right to {escalation.lower()}",
+            lambda: handle.__setitem__(Attribute[escalation], True),
+        ),
+        (
+            "make extractable",
+            "it can be made extractable",
+            lambda: handle.__setitem__(Attribute.EXTRACTABLE, True),
+        ),
+    )
+    return tuple(Refusal(tried, danger, not _allowed(label, danger, attempt)) for tried, danger, attempt in attempts)
 
 
 _RIGHTS = frozenset({"ENCRYPT", "DECRYPT", "WRAP", "UNWRAP", "SIGN", "DERIVE"})
