@@ -334,6 +334,10 @@ class TokenAbsentError(BackendConfigurationError):
     """No token fits what the configuration says: the name is wrong, or the token is away."""
 
 
+class PinRefusedError(BackendConfigurationError):
+    """The token refused the PIN, now or before; it is not tried again until the source gives another one."""
+
+
 class KeyNotFoundError(BackendError):
     """No key matches, said only after the login was proved to hold."""
 

@@ -100,13 +100,13 @@ class AuditLog:
         """
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                last, _torn = self._end_of(file.fileno())
+            return last or self._last_put_aside()
         except FileNotFoundError:
             return self._last_put_aside()
         except OSError as error:
             raise ConfigurationError(f"{self._path}: cannot be read: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            last, _torn = self._end_of(file.fileno())
-        return last or self._last_put_aside()
 
     def _append(self, event: str, details: Details, time: str | None = None) -> AuditRecord:
         make_private_directory(self._path.parent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
@@ -43,6 +43,7 @@ def fixed_data(label: bytes, context: bytes, size: int) -> bytes:
     return b"".join((label, b"\x00", context, (size * 8).to_bytes(LENGTH_BYTES)))
 
 
+@runtime_checkable
 class DerivationKey(Protocol):
     """A master key from which others are derived, where it lives; its bytes and theirs are never seen."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hsm_msl.backend.operations import Operations
+from hsm_msl.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class TokenStatus:
         reconnects: how often each stage of the recovery brought something back.
         sessions: sessions, or worker processes, that are ``busy`` or ``idle``, and callers ``waiting`` for one.
         operations: the calls.
+        reason: why it is out of service, where that is known.
+        identity: label and serial number, where they are known.
     """
 
     up: bool
@@ -27,3 +30,5 @@ class TokenStatus:
     reconnects: Mapping[str, int]
     sessions: Mapping[str, int]
     operations: Operations
+    reason: BackendError | None = None
+    identity: str = ""

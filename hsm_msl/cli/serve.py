@@ -28,7 +28,7 @@ def serve(path: Path, *, check_only: bool) -> None:
     set_up_logging()
     config = read_server_config(path)
     if check_only:
-        composed = compose_server(config, echo)
+        composed = compose_server(config, echo, occasion="check")
         try:
             composed.check()
             _print_keys(composed)

@@ -79,6 +79,8 @@ def _check_server(config: Configuration[ServerConfig]) -> None:
             raise config.error("fleet.database", "this key is required, since [store] keeps nothing")
     if document.derived_keys is not None:
         config.token("derived_keys.token", document.derived_keys.token)
+    if document.audit is not None:
+        config.token("audit.token", document.audit.token)
     for where, in_files in _files(config):
         if in_files:
             raise config.error(where, _IMPORT)

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.service.audit_section import AuditSection
 from hsm_msl.service.client_sections import (
     KeyExchangeOffer,
     MessageSection,
@@ -59,6 +60,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     token_sets: dict[str, TokenSetSection] = msgspec.field(default_factory=dict)
     keys: dict[str, KeysSection]
     key_manifest: ManifestSection | None = None
+    audit: AuditSection | None = None
     server: ListenSection = ListenSection()
     management: ManagementSection | None = None
     token_policy: TokenPolicySection = TokenPolicySection()

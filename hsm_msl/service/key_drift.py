@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.key_manifest import KeyCheck
 from hsm_msl.ports import AesKey, MacKey, SigningKey, WrappingKey
 
@@ -12,10 +13,36 @@ HMAC_TEXT = b"hsm-provision check value v1"
 _ZERO = bytes(16)
 _SYMMETRIC_BYTES = 8
 
-AnyKey = AesKey | MacKey | WrappingKey | SigningKey
+AnyKey = AesKey | MacKey | WrappingKey | SigningKey | DerivationKey
 
 Expected = Callable[[str], KeyCheck | None]
 """Returns what the manifest says of a key by its label, or None when it does not know the key."""
+
+
+class DriftRecord:
+    """Writes to the audit log when a key began to differ from the manifest and when it no longer does, once each.
+
+    Args:
+        record: writes an event and its details.
+    """
+
+    def __init__(self, record: Callable[[str, Mapping[str, str]], None]) -> None:
+        self._record = record
+        self._known: dict[str, str] = {}
+
+    def found(self, label: str, problem: str | None) -> None:
+        """Take up what a comparison found.
+
+        Args:
+            label: the key's label.
+            problem: from ``drift``.
+        """
+        if problem is None:
+            if self._known.pop(label, None) is not None:
+                self._record("drift gone", {"key": label})
+        elif self._known.get(label) != problem:
+            self._known[label] = problem
+            self._record("drift found", {"key": label, "problem": problem})
 
 
 def drift(label: str, key: AnyKey, check: KeyCheck) -> str | None:
@@ -49,6 +76,8 @@ def _check_value(method: str, key: AnyKey) -> str | None:
             return key.wrap(_ZERO)[:_SYMMETRIC_BYTES].hex()
         case "hmac-label" if isinstance(key, MacKey):
             return key.sign(HMAC_TEXT)[:_SYMMETRIC_BYTES].hex()
+        case "derive-zero" if isinstance(key, DerivationKey):
+            return key.derive_aes(_ZERO, _ZERO, len(_ZERO)).encrypt_cbc(_ZERO, _ZERO)[:_SYMMETRIC_BYTES].hex()
         case "spki-sha256" if isinstance(key, SigningKey):
             return hashlib.sha256(key.public_key).hexdigest()
     return None

@@ -85,7 +85,9 @@ class ManifestSection(Section, frozen=True, kw_only=True):
 
     Attributes:
         file: the manifest.
-        signed_by: a PEM or DER file with the public key that must have signed it.
+        signed_by: a PEM or DER file with the public key that must have signed it, or handed over to the one that did.
+        memory: a file in which this server remembers the newest manifest it used, so that an older one is refused
+            after a restart too. Remove it when the records were restored from a backup.
         every: seconds between two looks at it.
         usage: directory of the usage reports that ``hsm-provision retire`` reads, by custom ``records/usage``; each
             process leaves one file there. Nothing is counted when left out.
@@ -94,6 +96,7 @@ class ManifestSection(Section, frozen=True, kw_only=True):
 
     file: Name
     signed_by: Name
+    memory: Name = "manifest.seen"
     every: Seconds = 5
     usage: Name | None = None
     report_every: Seconds = 60

@@ -135,7 +135,7 @@ def serve(config: Configuration[ServerConfig], announce: Callable[[str, Composed
         ConfigurationError, BackendError, StoreError: something the configuration names cannot be opened or used.
     """
     section = config.document.server
-    composed = compose_server(config, echo)
+    composed = compose_server(config, echo, occasion="serve" if section.workers == 1 else "check")
     try:
         composed.check()
         listener = listen(config)

@@ -46,6 +46,10 @@ class CachedRevocations:
         self._tried_at: float | None = None
         self._failure = "revocations were not read in time"
 
+    def seen(self) -> tuple[int, int] | None:
+        """Return the revision of what was read last, and how many revocations are in force; asks nobody."""
+        return None if self._read_at is None else (self._revision, len(self._keys))
+
     def entity_revoked(self, identity: str) -> bool:
         """Tell whether the entity may no longer speak. Raises StoreError."""
         return (Subject.ENTITY, as_read_back(identity), WHOLE_SUBJECT) in self._current()

@@ -169,6 +169,11 @@ class Connection:
         return self._found.label or "?"
 
     @property
+    def identity(self) -> str:
+        """Label and serial number of the token."""
+        return str(self._found)
+
+    @property
     def epoch(self) -> int:
         """Counts the times that every session and handle became void."""
         return self.pool.epoch

@@ -22,7 +22,7 @@ from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.cryptoki import CKR_PIN_REFUSED, CKR_USER_ALREADY_LOGGED_IN, User
 from hsm_msl.backend.pkcs11.errors import PASSING, CryptokiError, Fault, code_of, fault_of, name_of, translate
 from hsm_msl.backend.pkcs11.module import Module
-from hsm_msl.errors import BackendConfigurationError
+from hsm_msl.errors import BackendConfigurationError, PinRefusedError
 
 LOGIN_ATTEMPTS = 6
 """For ``PASSING`` errors only. A refused PIN is never tried again."""
@@ -177,7 +177,7 @@ class Login:
                 raise
             if pin is not None:
                 self._refused = self._digest(pin)
-            raise BackendConfigurationError(
+            raise PinRefusedError(
                 f"token {self._token.label!r} refuses the PIN from {self._source} ({name_of(error.code)}); "
                 "it is not tried again until the source gives another one"
             ) from None
@@ -201,7 +201,7 @@ class Login:
             return None
         pin = self._source.read()
         if self._refused is not None and hmac.compare_digest(self._digest(pin), self._refused):
-            raise BackendConfigurationError(
+            raise PinRefusedError(
                 f"token {self._token.label!r} refused this PIN before; change what {self._source} gives, "
                 "then start again"
             )

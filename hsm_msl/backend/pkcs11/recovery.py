@@ -133,6 +133,11 @@ class Recovery:
         """Whether the breaker lets calls through."""
         return self._reason is None
 
+    @property
+    def reason(self) -> BackendError | None:
+        """Why the breaker is open; None while it lets calls through."""
+        return self._reason
+
     def gate(self) -> None:
         """Refuse while the breaker is open; when its pause is over, or in a forked child, bring the token back first.
 

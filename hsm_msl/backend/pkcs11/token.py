@@ -299,6 +299,8 @@ class Token:
             reconnects={stage.value: count for stage, count in recovery.counts.items()},
             sessions={"busy": pool.open_sessions - idle, "idle": idle, "waiting": pool.waiting},
             operations=connection.operations,
+            reason=recovery.reason,
+            identity=connection.identity,
         )
 
     def pin_flags(self) -> frozenset[str]:

@@ -23,6 +23,7 @@ from hsm_msl.errors import (
     KeyNotFoundError,
     KeyPolicyError,
     MechanismUnsupportedError,
+    PinRefusedError,
     TokenAbsentError,
     UsageError,
 )
@@ -148,6 +149,7 @@ _ERRORS: dict[str, type[HsmMslError]] = {
         KeyNotFoundError,
         KeyPolicyError,
         MechanismUnsupportedError,
+        PinRefusedError,
         TokenAbsentError,
         UsageError,
     )

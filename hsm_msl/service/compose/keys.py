@@ -32,9 +32,10 @@ from hsm_msl.errors import (
     MechanismUnsupportedError,
 )
 from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys, VerifyingKey, WrappingKey
+from hsm_msl.service.audit_watch import Record, no_record
 from hsm_msl.service.compose.tokens import Tokens
 from hsm_msl.service.documents import AnyConfiguration
-from hsm_msl.service.key_drift import AnyKey, Expected, drift
+from hsm_msl.service.key_drift import AnyKey, DriftRecord, Expected, drift
 from hsm_msl.service.key_sections import (
     EccIdentity,
     KeyFiles,
@@ -80,14 +81,18 @@ class KeySources:
     Args:
         config: the configuration.
         expected: what each key must be; a key it does not know may be any.
+        record: writes to the audit log.
 
     Attributes:
         places: what was asked for, and where it lives.
     """
 
-    def __init__(self, config: AnyConfiguration, expected: Expected | None = None) -> None:
+    def __init__(
+        self, config: AnyConfiguration, expected: Expected | None = None, record: Record = no_record
+    ) -> None:
         self._config = config
         self._expected = expected
+        self._drift = DriftRecord(record)
         document = config.document
         self._tokens = Tokens(
             config.path,
@@ -263,6 +268,7 @@ class KeySources:
         except MechanismUnsupportedError:
             # Its attributes were checked all the same; what this token cannot compute, verify cannot either.
             return
+        self._drift.found(label, problem)
         if problem is not None:
             raise self._config.error(where, f"{problem}; see hsm-provision verify")
 

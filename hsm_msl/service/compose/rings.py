@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from hsm_msl.backend.key_manifest import KeyManifest, PurposeVersions
+from hsm_msl.backend.key_manifest import KeyManifest, ManifestReading, PurposeVersions
 from hsm_msl.backend.keyring import KeyVersion, PurposeView
+from hsm_msl.backend.manifest_memory import ManifestMemory
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock, SymmetricKeys
+from hsm_msl.service.audit_watch import Record, no_record
 from hsm_msl.service.compose.keys import KeySources, read_public_key
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.key_sections import ManifestSection
@@ -33,7 +35,8 @@ def key_manifest(config: Configuration[ServerConfig]) -> KeyManifest | None:
         signer = read_public_key(config.resolve(section.signed_by))
     except ConfigurationError as error:
         raise config.error("key_manifest.signed_by", str(error)) from None
-    return KeyManifest(config.resolve(section.file), signer.public_key)
+    memory = ManifestMemory(config.resolve(section.memory))
+    return KeyManifest(config.resolve(section.file), signer.public_key, memory)
 
 
 class Rings:
@@ -44,6 +47,7 @@ class Rings:
         sources: opens tokens.
         manifest: from ``key_manifest``; read here for the first time.
         clock: local time.
+        record: writes to the audit log.
 
     Raises:
         ConfigurationError: the manifest cannot be used; names the key.
@@ -55,6 +59,7 @@ class Rings:
         sources: KeySources,
         manifest: KeyManifest | None,
         clock: Clock,
+        record: Record = no_record,
     ) -> None:
         document = config.document
         self._config = config
@@ -65,16 +70,23 @@ class Rings:
             purpose: PurposeVersions(section.primary, section.active) for purpose, section in document.keys.items()
         }
         self._manifest = manifest
+        self._record = record
         self._usage: KeyUsage | None = None
         section = document.key_manifest
         if section is not None and manifest is not None:
             try:
                 announced = manifest.poll() or {}
             except ConfigurationError as error:
+                record("key manifest refused", {"reason": str(error)})
                 raise config.error("key_manifest.file", str(error)) from None
             self._versions |= {name: announced[name] for name in self._versions if name in announced}
             if section.usage is not None:
                 self._usage = KeyUsage(f"{socket.gethostname()} pid {os.getpid()}", clock)
+
+    @property
+    def reading(self) -> ManifestReading | None:
+        """What was read of the manifest; None without one."""
+        return None if self._manifest is None else self._manifest.reading
 
     def view(self, purpose: str) -> PurposeView[SymmetricKeys]:
         """Return the view of a purpose of ``[keys]``. Raises ConfigurationError, BackendError as ``KeySources``."""
@@ -99,7 +111,8 @@ class Rings:
         if section is None or self._manifest is None:
             return
         current = {purpose: self._versions[purpose] for purpose in self._views}
-        rotation = KeyRotation(self._manifest, current, self._replace, forget_tokens, float(section.every))
+        every = float(section.every)
+        rotation = KeyRotation(self._manifest, current, self._replace, forget_tokens, every, self._record)
         closing.callback(rotation.close)
         rotation.start()
         self._report(section, closing, forget_tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from hsm_msl.backend.software import SoftwareEphemeralKeys
 from hsm_msl.backend.token_vault import TokenVault
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.token_keys import TokenKeys
-from hsm_msl.errors import ConfigurationError, KeyPolicyError
+from hsm_msl.errors import ConfigurationError, HsmMslError, KeyPolicyError
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.entityauth.defaults import EntityParts, entity_auth_schemes
 from hsm_msl.msl.entityauth.psk import PskScheme
@@ -26,6 +26,9 @@ from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.base import UserAuthSchemes
 from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_schemes
 from hsm_msl.ports import Clock, PresharedKeys, RandomBytes, SessionVault, TokenKeyRing
+from hsm_msl.service.audit_watch import BreakerTransitions, Record, RevocationChanges, TokenTransitions
+from hsm_msl.service.circuit_breaker import CircuitBreaker
+from hsm_msl.service.compose.audit import Journal, Occasion, open_journal
 from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
 from hsm_msl.service.compose.keys import KeySources, Place
 from hsm_msl.service.compose.parts import groups
@@ -43,6 +46,7 @@ from hsm_msl.service.metrics import Metrics
 from hsm_msl.service.ring_context import RingContext
 from hsm_msl.service.server_sections import RuleSection
 from hsm_msl.service.user_texts import user_texts
+from hsm_msl.stores.revocation_cache import CachedRevocations
 
 _PROBE = b"is this key still there?"
 _IDENTITY_BYTES = 16
@@ -61,6 +65,7 @@ class ComposedServer:
         load: counts the messages in work.
         counts: counts what became of messages.
         metrics: what this process exports.
+        journal: what is written to the audit log.
     """
 
     server: MslServer
@@ -71,6 +76,7 @@ class ComposedServer:
     load: Load
     counts: MessageCounts
     metrics: Metrics
+    journal: Journal
     _closing: ExitStack = field(repr=False)
 
     @property
@@ -83,7 +89,9 @@ class ComposedServer:
 
         Raises:
             BackendError, StoreError: they do not.
+            ConfigurationError: the audit log cannot be written.
         """
+        self.journal.check()
         mac = self.ring.primary().mac
         if mac is not None:
             mac.sign(_PROBE)
@@ -111,6 +119,7 @@ def compose_server(
     *,
     clock: Clock = time.time,
     random: RandomBytes = os.urandom,
+    occasion: Occasion = "serve",
 ) -> ComposedServer:
     """Open everything a server's configuration names and build the engine on it.
 
@@ -119,6 +128,7 @@ def compose_server(
         application: answers requests.
         clock: local time.
         random: source of initialisation vectors, IDs and salts.
+        occasion: whether the server is to serve or only to be tried, for the audit log.
 
     Raises:
         ConfigurationError: something in the file does not fit what is there; names the key.
@@ -126,9 +136,15 @@ def compose_server(
         BackendUnavailableError, StoreError: a token or database gives no answer.
     """
     with ExitStack() as closing:
-        composition = _Composition(config, closing, clock, random)
-        context = composition.context()
-        composition.rings.follow(closing, composition.forget_tokens)
+        journal = open_journal(config, config.document.audit, clock, occasion)
+        try:
+            composition = _Composition(config, closing, clock, random, journal)
+            context = composition.context()
+            composition.rings.follow(closing, composition.forget_tokens)
+            journal.begin(closing, composition.sources.token, composition.facts, composition.looks(journal.record))
+        except HsmMslError as error:
+            journal.refused(error)
+            raise
         counts = MessageCounts(clock)
         events = Listeners((EventLog(), counts))
         server = MslServer(context, application, events=events, chunk_bytes=config.document.limits.chunk)
@@ -142,6 +158,7 @@ def compose_server(
             composition.load,
             counts,
             composition.metrics(counts),
+            journal,
             closing.pop_all(),
         )
 
@@ -167,7 +184,12 @@ class _Composition:
     """The parts of one server on their way to its context."""
 
     def __init__(
-        self, config: Configuration[ServerConfig], closing: ExitStack, clock: Clock, random: RandomBytes
+        self,
+        config: Configuration[ServerConfig],
+        closing: ExitStack,
+        clock: Clock,
+        random: RandomBytes,
+        journal: Journal,
     ) -> None:
         document = config.document
         self.config = config
@@ -176,9 +198,10 @@ class _Composition:
         self.closing = closing
         self.load = Load(document.token_policy.defer_above)
         manifest = key_manifest(config)
-        self.sources = KeySources(config, None if manifest is None else manifest.check)
+        self.sources = KeySources(config, None if manifest is None else manifest.check, journal.record)
         closing.callback(self.sources.close)
-        self.rings = Rings(config, self.sources, manifest, clock)
+        self.rings = Rings(config, self.sources, manifest, clock, journal.record)
+        self.breakers: dict[str, CircuitBreaker] = {}
         self.ring: TokenKeyRing = self.rings.view(TOKEN_KEYS)
         self.state = open_state(config, closing, clock, random)
         self.residency = Residency(document.session_keys.residency)
@@ -199,6 +222,26 @@ class _Composition:
         """Return what this process exports."""
         caches = dict(zip(("master", "user", "service"), self.caches, strict=True))
         return Metrics((token_source(self.sources.opened), message_source(counts, self.load, caches)))
+
+    def facts(self) -> Mapping[str, str]:
+        """Return what the audit log says about the server that comes into service."""
+        manifest = self.rings.reading
+        read = {} if manifest is None else {"manifest": str(manifest.sequence), "manifest sha256": manifest.sha256}
+        opened = self.sources.opened()
+        tokens = {f"token {name}": token.status().identity or token.name for name, token in opened.items()}
+        return {"identity": self.local.entity.data.identity, **tokens, **read}
+
+    def looks(self, record: Record) -> Sequence[Callable[[], None]]:
+        """Return what the audit log looks at every second."""
+        revocations = self.state.revocations
+        looks = [TokenTransitions(self.sources.opened, record).look]
+        looks += [
+            BreakerTransitions(f"user service of {scheme}", breaker, record).look
+            for scheme, breaker in self.breakers.items()
+        ]
+        if isinstance(revocations, CachedRevocations):
+            looks.append(RevocationChanges(revocations.seen, record).look)
+        return looks
 
     def context(self) -> MslContext:
         """Return the finished context."""
@@ -282,7 +325,7 @@ class _Composition:
             state.authorization,
             users=state.users,
             tokens=tokens,
-            external=user_services(self.config, self.closing, state.authorization, tokens),
+            external=user_services(self.config, self.closing, state.authorization, tokens, self.breakers),
         )
         return user_auth_schemes(self._permitted(lambda rule: rule.user), parts)
 

@@ -10,12 +10,17 @@ from hsm_msl.errors import ConfigurationError
 from hsm_msl.msl.userauth.defaults import OwnTokens
 from hsm_msl.msl.userauth.external import CarriedUser, ExternalScheme
 from hsm_msl.ports import Authorization
+from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.user_service import HttpUserService, Patience
 
 
 def user_services(
-    config: Configuration[ServerConfig], closing: ExitStack, authorization: Authorization, tokens: OwnTokens
+    config: Configuration[ServerConfig],
+    closing: ExitStack,
+    authorization: Authorization,
+    tokens: OwnTokens,
+    breakers: dict[str, CircuitBreaker],
 ) -> tuple[ExternalScheme, ...]:
     """Return the schemes a configuration defines.
 
@@ -23,6 +28,7 @@ def user_services(
         config: the configuration.
         closing: takes what has to be closed.
         authorization: the hooks of every scheme.
+        breakers: takes the circuit breaker of every service, by its scheme.
         tokens: opens user ID tokens among credentials.
 
     Raises:
@@ -32,7 +38,9 @@ def user_services(
     for index, section in enumerate(config.document.user_services):
         client = closing.enter_context(httpx.Client(trust_env=False))
         try:
-            service = HttpUserService(section.url, client, patience=Patience(timeout=section.timeout))
+            breaker = breakers.setdefault(section.scheme, CircuitBreaker())
+            patience = Patience(timeout=section.timeout)
+            service = HttpUserService(section.url, client, patience=patience, breaker=breaker)
         except (ConfigurationError, httpx.InvalidURL) as error:
             raise config.error(f"user_services[{index}].url", str(error)) from None
         member = section.user_id_token
