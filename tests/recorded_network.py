@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 from cryptography.hazmat.primitives.serialization import (
@@ -71,7 +72,13 @@ class SoftwareHome:
         )
 
     def signing(self, name: str, pkcs8: bytes) -> SigningKey:
-        return SoftwareSigningKey(pkcs8)
+        return _signing(pkcs8)
+
+
+@cache
+def _signing(pkcs8: bytes) -> SigningKey:
+    """Load a key once: its checks take longer than an exchange."""
+    return SoftwareSigningKey(pkcs8)
 
 
 class RecordedUsers:
@@ -81,6 +88,7 @@ class RecordedUsers:
         return email if USERS.get(email) == password else None
 
 
+@cache
 def public_half(pkcs8_base64: str) -> SoftwareVerifyingKey:
     """Return the public half of a private key as trusted key."""
     key = load_der_private_key(base64.b64decode(pkcs8_base64), None)
