@@ -1,0 +1,155 @@
+"""Our clients against a server that answers as HTTP allows, or as it does not (msl-wire section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from hsm_msl.errors import HsmMslError, MslError, TruncatedMessageError
+from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportError
+from msl_world import World, secret
+
+OK = b"HTTP/1.1 200 OK\r\n"
+Shape = Callable[[bytes], bytes]
+"""Makes what goes over the connection out of an answer; the connection is closed then."""
+
+
+def plain(body: bytes, *headers: bytes, status: bytes = OK, length: int | None = None) -> bytes:
+    size = b"Content-Length: %d\r\n" % (len(body) if length is None else length)
+    return b"".join((status, size, *headers, b"\r\n", body))
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = (body[place : place + size] for place in range(0, len(body), size))
+    text = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return OK + b"Transfer-Encoding: chunked\r\n\r\n" + text + b"0\r\n\r\n"
+
+
+def pretty(body: bytes) -> bytes:
+    """Write each object with white space inside, and some between the objects."""
+    text, out = body.decode(), ""
+    while text:
+        value, end = json.JSONDecoder().raw_decode(text)
+        out += json.dumps(value, indent=2) + "\r\n\t "
+        text = text[end:]
+    return out.encode()
+
+
+READ: dict[str, Shape] = {
+    "as our server answers": plain,
+    "HTTP 1.0, ended by closing": lambda body: b"HTTP/1.0 200 OK\r\n\r\n" + body,
+    "chunked transfer": lambda body: chunked(body, 7),
+    "chunked in one piece": lambda body: chunked(body, len(body)),
+    "content encoding nobody asked for": lambda body: plain(gzip.compress(body), b"Content-Encoding: gzip\r\n"),
+    "after an interim response": lambda body: b"HTTP/1.1 100 Continue\r\n\r\n" + plain(body),
+    "another media type": lambda body: plain(body, b"Content-Type: text/html\r\n"),
+    "white space in and between objects": lambda body: plain(pretty(body)),
+    "a newline behind": lambda body: plain(body + b"\n"),
+    "something behind": lambda body: plain(body + b"garbage"),
+}
+
+REFUSED: dict[str, tuple[type[HsmMslError], str, Shape]] = {
+    "redirect": (TransportError, "HTTP 302", lambda body: plain(b"", status=b"HTTP/1.1 302 Found\r\n")),
+    "server error": (
+        TransportError,
+        "HTTP 500: out of order",
+        lambda body: plain(b"out of order\n", status=b"HTTP/1.1 500 X\r\n"),
+    ),
+    "no content": (TransportError, "HTTP 204", lambda body: b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "no answer": (TransportError, "no answer from", lambda body: b""),
+    "no HTTP": (TransportError, "no answer from", lambda body: b"hello\r\n\r\n"),
+    "shorter than announced": (TransportError, "no answer from", lambda body: plain(body[:-40], length=len(body))),
+    "broken chunk": (
+        TransportError,
+        "no answer from",
+        lambda body: chunked(body, 7).replace(b"\r\n7\r\n", b"\r\nzz\r\n", 1),
+    ),
+    "broken encoding": (TransportError, "no answer from", lambda body: plain(body, b"Content-Encoding: gzip\r\n")),
+    "endless headers": (TransportError, "no answer from", lambda body: OK + b"X: " + b"x" * 300_000),
+    "cut inside an object": (MslError, "ends inside a chunk", lambda body: b"HTTP/1.0 200 OK\r\n\r\n" + body[:-40]),
+    "cut between objects": (
+        TruncatedMessageError,
+        "before the last chunk",
+        lambda body: plain(body[: body.index(b"}{") + 1]),
+    ),
+    "empty": (MslError, "MESSAGE_DATA_MISSING", lambda body: plain(b"")),
+    "byte order mark": (MslError, "MSL_PARSE_ERROR", lambda body: plain(b"\xef\xbb\xbf" + body)),
+    "web page": (MslError, "MSL_PARSE_ERROR", lambda body: plain(b"<html></html>")),
+}
+
+
+@contextmanager
+def server(world: World, shape: Shape) -> Iterator[str]:
+    """Answer every request with what a real server says, in this shape; give the URL."""
+    engine = world.server()
+
+    def run() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            # A client that has seen enough closes before the answer ends.
+            with connection, suppress(OSError):
+                head, _, body = _until(connection, b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split()[0])
+                while len(body) < length:
+                    body += connection.recv(65536)
+                connection.sendall(shape(engine.handle(body)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _until(connection: socket.socket, mark: bytes) -> tuple[bytes, bytes, bytes]:
+    data = b""
+    while mark not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            raise ConnectionError
+        data += piece
+    return data.partition(mark)
+
+
+def ask(world: World, url: str) -> bytes:
+    with HttpClient(world.client("PSK").engine, url, timeout=30) as http:
+        return http.request(secret()).payload
+
+
+def ask_on_a_loop(world: World, url: str) -> bytes:
+    async def run() -> bytes:
+        async with AsyncHttpClient(world.client("PSK").engine, url, timeout=30) as http:
+            return (await http.request(secret())).payload
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("client", [ask, ask_on_a_loop])
+@pytest.mark.parametrize("shape", READ.values(), ids=READ)
+def test_answers_that_are_read(client: Callable[[World, str], bytes], shape: Shape) -> None:
+    world = World()
+    with server(world, shape) as url:
+        assert client(world, url) == b"secret"
+
+
+@pytest.mark.parametrize("client", [ask, ask_on_a_loop])
+@pytest.mark.parametrize(("error", "text", "shape"), REFUSED.values(), ids=REFUSED)
+def test_answers_that_are_refused_by_name(
+    client: Callable[[World, str], bytes], error: type[HsmMslError], text: str, shape: Shape
+) -> None:
+    world = World()
+    with server(world, shape) as url, pytest.raises(error, match=text):
+        client(world, url)
