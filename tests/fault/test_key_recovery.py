@@ -382,7 +382,7 @@ def test_an_idle_token_is_called_now_and_then_and_heals_before_anybody_asks(
 def test_a_process_that_unwrapped_enough_says_so(forge: Forge, fresh_token: TestToken) -> None:
     """SoftHSMv2 never gives back 250 bytes of each unwrapped key; a service replaces its worker in time."""
     profile = dataclasses.replace(SOFTHSM, unwraps_per_process=3)
-    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, profile)
+    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, profile, renews_module=False)
     kek = token.wrapping_key(KeyMaker(token).aes(KEK_VALUE, WRAP))
     wrapped = kek.wrap(AES_VALUE)
     for expected in (False, True, True):  # the wrapping above took one

@@ -104,8 +104,9 @@ def test_what_a_worker_made_is_gone_with_it(token: WorkerToken, kek_label: str) 
         made.encrypt_ecb(bytes(16))
 
 
-def test_what_a_worker_made_and_wrapped_outlives_it(token: WorkerToken, kek_label: str) -> None:
+def test_what_a_worker_made_and_wrapped_outlives_it(forge: Forge, fresh_token: TestToken, kek_label: str) -> None:
     """A session whose keys lie in its master token goes on with another worker."""
+    token = open_worker_token(fresh_token.worker_spec(forge), count=2, deadline_seconds=30)
     key = token.wrapping_key(kek_label)
     aes, mac = token.generate_aes(16), token.generate_mac(32)
     key.wrap_key(aes)
@@ -118,6 +119,7 @@ def test_what_a_worker_made_and_wrapped_outlives_it(token: WorkerToken, kek_labe
             os.kill(pid, signal.SIGKILL)
         assert (aes.encrypt_ecb(bytes(16)), mac.sign(b"data"), exchange.wrap(bytes(16))) == expected
         wait_until(lambda: token.pool.size == 2)
+    token.close()
 
 
 def test_made_keys_nobody_holds_are_forgotten(token: WorkerToken) -> None:

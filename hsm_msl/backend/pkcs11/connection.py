@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +26,17 @@ from hsm_msl.backend.pkcs11.recovery import STAGES, Recovery, RecoveryObserver
 from hsm_msl.backend.pkcs11.sessions import DEFAULT_WAIT_SECONDS, SessionPool
 from hsm_msl.backend.pkcs11.vendors import GENERIC, VendorProfile
 from hsm_msl.backend.uri import Pkcs11Uri
-from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError
+from hsm_msl.errors import BackendConfigurationError, BackendError, BackendUnavailableError
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("hsm_msl.backend")
+
+RENEWAL_PAUSE = 0.05
+"""Seconds between two tries to start a worn module anew without taking a key from anybody."""
+
+RENEWAL_SECONDS = 600.0
+"""After this long without success the log says so."""
 
 _LIBRARY = ("library_manufacturer", "library_description", "library_version")
 
@@ -112,6 +122,7 @@ class Connection:
         wait_seconds: how long a call waits for a session.
         observer: hears of recoveries and outages.
         operations: counts the calls.
+        renews_module: start the module anew when it is ``worn``; a worker process is replaced instead.
         monotonic: seconds that never run backwards.
 
     Raises:
@@ -130,6 +141,7 @@ class Connection:
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         observer: RecoveryObserver | None = None,
         operations: Operations | None = None,
+        renews_module: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.module = module
@@ -153,6 +165,10 @@ class Connection:
         self.witnesses: list[dict[Attribute, Any]] = []  # searches that succeeded, to repeat when another one fails
         self.mechanisms = mechanisms_of(token) - profile.broken
         self.homes = Homes(self, profile.homes)
+        self._clock = monotonic
+        self._renews_module = renews_module
+        self._renewing = threading.Lock()
+        self._closed = threading.Event()
         module.join(self)
         self._keeper = self._keep_alive()
 
@@ -234,6 +250,7 @@ class Connection:
         if self.forked:
             self.login.forked()
             self.recovery.forked()
+            self._renewing = threading.Lock()
             self._keeper = self._keep_alive()  # the parent's thread does not exist here
 
     def touch(self) -> None:
@@ -252,9 +269,38 @@ class Connection:
                 self.module.cryptoki.session_info(handle_of(session))
 
     @property
+    def busy(self) -> bool:
+        """Whether a reload would lose what cannot be had again (``Pausable``)."""
+        return False
+
+    @property
     def worn(self) -> bool:
-        """Whether this process unwrapped so many keys that it should be replaced before the module's leak counts."""
+        """Whether so many keys were made or unwrapped that what the module keeps of each begins to count."""
         return 0 < self.profile.unwraps_per_process <= self.homes.made
+
+    def start_anew(self) -> None:
+        """Start the module again in another thread, which gives back its memory, once no key would be lost by it."""
+        if self._renews_module and self._renewing.acquire(blocking=False):
+            threading.Thread(target=self._start_anew, name="token-renewal", daemon=True).start()
+
+    def _start_anew(self) -> None:
+        started, told = self._clock(), False
+        try:
+            while self.worn and not self._closed.wait(RENEWAL_PAUSE):
+                made = self.homes.made
+                if not told and self._clock() - started > RENEWAL_SECONDS:
+                    told = True
+                    _LOG.warning("token %r: keys in its sessions keep its module from starting anew", self.name)
+                if self.homes.busy:
+                    continue
+                try:
+                    self.recovery.refresh()
+                except BackendError:  # a call is long, a key is on its way, or the token is away: calls will tell
+                    self._closed.wait(RENEWAL_PAUSE * 20)
+                else:
+                    _LOG.info("token %r: its module was started anew after %d keys in sessions", self.name, made)
+        finally:
+            self._renewing.release()
 
     def _keep_alive(self) -> KeepAlive | None:
         seconds = self.profile.keep_alive_seconds
@@ -274,14 +320,18 @@ class Connection:
         """Begin a new epoch without sessions."""
         self.pool.renew()
 
-    def reload(self) -> None:
+    def reload(self, *, gently: bool = False) -> None:
         """Start the module again, find the token again and log in.
 
+        Args:
+            gently: not while a key would be lost that cannot be had again.
+
         Raises:
-            BackendUnavailableError: the module or the token does not come back.
+            BackendUnavailableError: the module or the token does not come back, or a key would be lost.
             BackendConfigurationError: the PIN is refused.
         """
-        self.module.reinitialize()
+        self.module.reinitialize(gently=gently)
+        self.homes.made = 0
         self.renew()
 
     def _find_token(self) -> None:
@@ -296,6 +346,7 @@ class Connection:
 
     def close(self) -> None:
         """Log out and close every session of this token."""
+        self._closed.set()
         if self._keeper is not None:
             self._keeper.stop()
         self.homes.close()

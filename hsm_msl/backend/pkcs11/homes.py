@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,13 @@ class Landlord(Protocol):
     @property
     def epoch(self) -> int:
         """Counts the times that every session and handle became void."""
+
+    @property
+    def worn(self) -> bool:
+        """Whether so many objects were made that the module should start anew."""
+
+    def start_anew(self) -> None:
+        """See to that, soon and in another thread."""
 
     def open_session(self) -> pkcs11.Session:
         """Open a session without PIN."""
@@ -116,7 +124,8 @@ class Homes:
         count: how many; calls on keys of different homes run side by side.
 
     Attributes:
-        made: how many objects were made in sessions of this process, homes or not.
+        made: how many objects were made in sessions of this process since the module started, homes or not.
+        loose: keys that no other form of exists, so that they are gone with their session.
     """
 
     def __init__(self, landlord: Landlord, count: int) -> None:
@@ -125,6 +134,7 @@ class Homes:
         self._turn = itertools.cycle(self._homes)
         self._held: list[Home] = []
         self.made = 0
+        self.loose: weakref.WeakSet[object] = weakref.WeakSet()
         landlord.module.join(self)
 
     def next(self) -> Home:
@@ -132,8 +142,15 @@ class Homes:
         return next(self._turn)
 
     def wear(self) -> None:
-        """Count an object made in a session: some modules never give back what one takes, however soon it goes."""
+        """Count an object made in a session: some modules keep what one takes, however soon it goes."""
         self.made += 1
+        if self._landlord.worn:
+            self._landlord.start_anew()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reload would lose what cannot be had again (``Pausable``)."""
+        return len(self.loose) > 0
 
     def pause(self, deadline: float) -> bool:
         """Hold every home (``Pausable``).

@@ -68,6 +68,10 @@ class Pausable(Protocol):
     def pause(self, deadline: float) -> bool:
         """Let no new call start, wait for those in flight until ``deadline`` (monotonic), tell whether all ended."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether a reload would lose what cannot be had again; asked while paused."""
+
     def resume(self) -> None:
         """Undo ``pause``; in a forked child (``Module.forked``) and after a reload, forget what the module forgot."""
 
@@ -228,13 +232,16 @@ class Module:
         """
         self._pausables.add(participant)
 
-    def reinitialize(self) -> None:
+    def reinitialize(self, *, gently: bool = False) -> None:
         """Finalise and initialise again, in this process: the last stage of recovery, and the first act of a child.
 
         Every session, login and handle of this process is void afterwards; ``generation`` tells.
 
+        Args:
+            gently: not while a key would be lost that cannot be had again.
+
         Raises:
-            BackendUnavailableError: calls are in flight that do not end, or the module refuses.
+            BackendUnavailableError: calls are in flight that do not end, a key would be lost, or the module refuses.
             BackendConfigurationError: the module refuses for good.
         """
         with self._lock:
@@ -242,6 +249,8 @@ class Module:
             with self._paused() as still:
                 if not still and not forked:
                     raise BackendUnavailableError(f"{self.path}: a call is stuck; only a new process helps")
+                if gently and any(participant.busy for participant in list(self._pausables)):
+                    raise BackendUnavailableError(f"{self.path}: keys in its sessions are still needed")
                 with contextlib.suppress(PKCS11Error):  # a broken module may refuse to stop; starting decides
                     self.cryptoki.finalize()
                 self._start(patient=False)

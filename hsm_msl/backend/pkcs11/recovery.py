@@ -59,8 +59,12 @@ class Recoverable(Protocol):
     def renew(self) -> None:
         """Begin a new epoch and log in. Raises BackendError."""
 
-    def reload(self) -> None:
-        """Start the module again, find the token again, and ``renew``. Raises BackendError."""
+    def reload(self, *, gently: bool = False) -> None:
+        """Start the module again, find the token again, and ``renew``. Raises BackendError.
+
+        Args:
+            gently: not while a key would be lost that cannot be had again.
+        """
 
     def suspend(self) -> None:
         """Begin a new epoch without sessions, so that every caller asks the gate first."""

@@ -75,6 +75,8 @@ class SessionObject:
         self.uses = 0
         self.call(_made)
         self._lasting = lasting
+        if not lasting:
+            connection.homes.loose.add(self)
 
     @property
     def connection(self) -> Connection:
@@ -175,6 +177,7 @@ class SessionObject:
         with self._home.lock:
             self._make = make
             self._lasting = True
+        self._connection.homes.loose.discard(self)
 
     def close(self) -> None:
         """Destroy the key now; later calls are usage errors. Closing twice is fine."""
@@ -182,6 +185,7 @@ class SessionObject:
             if self._closed:
                 return
             self._closed = True
+            self._connection.homes.loose.discard(self)
             lease, self._lease = self._lease, None
             if lease is not None and lease is self._home.lease:
                 with contextlib.suppress(PKCS11Error):  # the token may have lost it first

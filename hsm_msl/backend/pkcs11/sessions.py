@@ -173,6 +173,11 @@ class SessionPool:
             self._paused += 1
             return self._changed.wait_for(self._all_parked, max(0.0, deadline - time.monotonic()))
 
+    @property
+    def busy(self) -> bool:
+        """Whether a reload would lose what cannot be had again (``Pausable``); sessions can."""
+        return False
+
     def resume(self) -> None:
         """Undo ``pause``; sessions of the parent process or of a module that was reloaded meanwhile are forgotten."""
         if self._module.forked:

@@ -49,6 +49,7 @@ def open_token(
     wait_seconds: float = DEFAULT_WAIT_SECONDS,
     observer: RecoveryObserver | None = None,
     operations: Operations | None = None,
+    renews_module: bool = True,
 ) -> Token:
     """Log in to a token.
 
@@ -61,6 +62,7 @@ def open_token(
         wait_seconds: how long a call waits for a free session.
         observer: hears of recoveries and outages.
         operations: counts the calls.
+        renews_module: start the module anew when so many keys were made that what it keeps of each begins to count.
 
     Returns:
         The token; one per process and token.
@@ -79,6 +81,7 @@ def open_token(
             wait_seconds=wait_seconds,
             observer=observer,
             operations=operations,
+            renews_module=renews_module,
         )
     )
 

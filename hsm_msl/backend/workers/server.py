@@ -262,4 +262,5 @@ def _open(hello: Hello) -> Token:
         selector,
         pin_source(spec.pin) if spec.pin is not None else None,
         replace(profile, unwraps_per_process=limit),
+        renews_module=False,
     )

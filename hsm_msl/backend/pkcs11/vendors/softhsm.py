@@ -18,6 +18,7 @@ SOFTHSM = VendorProfile(
         "HMAC keys have to be as long as the digest",
         "OAEP works with SHA-1 only",
         "it never locks a PIN",
+        "it keeps 250 bytes of every key made or unwrapped in a session; after a million its module starts anew",
     ),
     # Bad tags, bad padding, wrong wrapping keys and refused OAEP blocks are all CKR_GENERAL_ERROR, and so is trouble
     # with the token directory.
