@@ -203,6 +203,23 @@ class Recovery:
         finally:
             self._lock.release()
 
+    def refresh(self) -> None:
+        """Reload a module that is in order, when nobody loses a key by it.
+
+        Raises:
+            BackendUnavailableError: somebody would, or the token is out of service, before or after.
+            BackendConfigurationError: a person must act.
+        """
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):
+            raise BackendUnavailableError(f"token {self._name!r}: its recovery takes too long")
+        try:
+            if self._reason is not None:
+                raise BackendUnavailableError(f"token {self._name!r} is out of service")
+            self._connection.reload(gently=True)
+            self._count(Stage.RELOAD)
+        finally:
+            self._lock.release()
+
     def forked(self) -> None:
         """Take over in a forked child: the breaker is open, and the first caller brings the token back."""
         self._lock = threading.Lock()  # another thread of the parent may have held the old one
