@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,19 +15,28 @@ STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class KeyUse(msgspec.Struct, frozen=True):
-    """Uses of one key version since the process started, and when the last one was."""
+    """Uses of one key version that are known, and when the last one was."""
 
     operations: int
     last: str | None = None
 
 
 class UsageReport(msgspec.Struct, frozen=True):
-    """What one server process reports; times are UTC in ISO 8601."""
+    """What one server process reports, those it went on for included; times are UTC in ISO 8601.
+
+    Attributes:
+        server: which, for people.
+        since: since when it counts.
+        written: when this was reported.
+        keys: the counts by label.
+        ended: when it stopped in good order; None while it runs, and of one that was killed.
+    """
 
     server: str
     since: str
     written: str
     keys: dict[str, KeyUse]
+    ended: str | None = None
 
 
 class UseCounter:
@@ -77,6 +86,11 @@ class CountedMacKey:
         """The one algorithm this key is for."""
         return self._key.algorithm
 
+    @property
+    def key(self) -> MacKey:
+        """The key without the counter."""
+        return self._key
+
     def sign(self, data: bytes) -> bytes:
         """Return the full-length tag over ``data``. Raises BackendError."""
         tag = self._key.sign(data)
@@ -94,6 +108,15 @@ class CountedMacKey:
         return f"CountedMacKey({self._key!r})"
 
 
+def uncounted(key: MacKey) -> MacKey:
+    """Return the key for uses that are no evidence of use, such as examinations.
+
+    Args:
+        key: counted or not.
+    """
+    return key.key if isinstance(key, CountedMacKey) else key
+
+
 class KeyUsage:
     """The counters of one process, by key label.
 
@@ -107,6 +130,16 @@ class KeyUsage:
         self._clock = clock
         self._since = stamp(clock())
         self._counters: dict[str, UseCounter] = {}
+        self._earlier: dict[str, KeyUse] = {}
+
+    def add(self, report: UsageReport) -> None:
+        """Go on with what a process counted that ended.
+
+        Args:
+            report: its last one.
+        """
+        self._since = min(self._since, report.since)
+        self._earlier = _together(self._earlier, report.keys)
 
     def counted(self, keys: SymmetricKeys, labels: Iterable[str]) -> SymmetricKeys:
         """Return the handles of a version with its uses counted.
@@ -122,10 +155,25 @@ class KeyUsage:
         self._counters = {**self._counters, **dict.fromkeys(names, counter)}
         return replace(keys, mac=CountedMacKey(keys.mac, counter))
 
-    def report(self) -> UsageReport:
-        """Return the counts so far."""
-        keys = {label: counter.read() for label, counter in sorted(self._counters.items())}
-        return UsageReport(self._server, self._since, stamp(self._clock()), keys)
+    def report(self, *, ended: bool = False) -> UsageReport:
+        """Return the counts so far.
+
+        Args:
+            ended: whether the process counts no more.
+        """
+        now = stamp(self._clock())
+        keys = _together(self._earlier, {label: counter.read() for label, counter in self._counters.items()})
+        return UsageReport(self._server, self._since, now, keys, now if ended else None)
+
+
+def _together(one: Mapping[str, KeyUse], other: Mapping[str, KeyUse]) -> dict[str, KeyUse]:
+    """Return the sums of two counts."""
+    none = KeyUse(0)
+    both = {label: (one.get(label, none), other.get(label, none)) for label in sorted({*one, *other})}
+    return {
+        label: KeyUse(a.operations + b.operations, max((t for t in (a.last, b.last) if t is not None), default=None))
+        for label, (a, b) in both.items()
+    }
 
 
 def stamp(seconds: float) -> str:

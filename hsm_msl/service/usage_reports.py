@@ -12,6 +12,7 @@ import msgspec
 
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.key_usage import KeyUsage
+from hsm_msl.service.usage_adoption import adopted
 
 _LOG = logging.getLogger("hsm_msl.keys")
 
@@ -21,6 +22,8 @@ RECOUNT_SECONDS = 3600.0
 
 class UsageReports:
     """Writes one report file, in a thread of its own.
+
+    It goes on with the counts of processes of this host that ended, those that were killed included.
 
     Args:
         path: the file; replaced as a whole, so that nobody reads half a report.
@@ -48,7 +51,11 @@ class UsageReports:
         self._recount_every = recount_every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="key usage", daemon=True)
-        self.write()
+        try:
+            with adopted(path, usage):
+                self.write()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from None
 
     def start(self) -> None:
         """Begin to report."""
@@ -59,11 +66,15 @@ class UsageReports:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._try()
+        self._try(ended=True)
 
-    def write(self) -> None:
-        """Write a report now. Raises ConfigurationError."""
-        content = msgspec.json.encode(self._usage.report())
+    def write(self, *, ended: bool = False) -> None:
+        """Write a report now. Raises ConfigurationError.
+
+        Args:
+            ended: whether it is the last one.
+        """
+        content = msgspec.json.encode(self._usage.report(ended=ended))
         # No *.json, so that nobody takes it for a report before it is whole.
         fresh = self._path.with_name(f".{self._path.name}.new")
         try:
@@ -76,9 +87,9 @@ class UsageReports:
         except OSError as error:
             raise ConfigurationError(f"{self._path}: cannot be written: {error.strerror}") from None
 
-    def _try(self) -> None:
+    def _try(self, *, ended: bool = False) -> None:
         try:
-            self.write()
+            self.write(ended=ended)
         except ConfigurationError as error:
             _LOG.error("usage of keys not reported: %s", error)
 

@@ -6,8 +6,9 @@ counters change and at least every few minutes:
     {"server": "host-1 pid 4711", "since": "2026-01-31T10:00:00Z", "written": "2026-02-01T12:00:00Z",
      "keys": {"msl.token.encryption.v1": {"operations": 52, "last": "2026-02-01T11:58:03Z"}}}
 
-A version may be retired when a report written after its demotion exists and no report shows a use after that moment
-within the idle time asked for.
+A server that stopped in good order adds ``"ended"``, and one that starts goes on with the counts of those that ended
+on its host. A version may be retired when a report written after its demotion exists, every server that reported
+before has done so again or ended, and no report shows a use within the idle time asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class KeyUsage(msgspec.Struct, frozen=True):
-    """Operations with one key version since the server started, and when the last one was."""
+    """Operations with one key version that are known, and when the last one was."""
 
     operations: int
     last: str | None = None
@@ -37,6 +38,7 @@ class UsageReport(msgspec.Struct, frozen=True):
     since: str
     written: str
     keys: dict[str, KeyUsage]
+    ended: str | None = None
 
 
 def read_usage(directory: Path) -> tuple[UsageReport, ...]:
@@ -69,9 +71,14 @@ def reasons_in_use(
     current = [report for report in reports if _time(report.written) >= _time(demoted)]
     if not current:
         return (f"no server has reported its key usage since {demoted}; there is no evidence that it is idle",)
+    silent = [report for report in reports if report not in current and report.ended is None]
     edge = datetime.fromtimestamp(now, UTC) - timedelta(days=idle_days)
-    reasons = []
-    for report in current:
+    reasons = [
+        f"{report.server} last reported at {report.written}, before the rotation, and did not say that it ended; if "
+        "it is gone for good, remove its report"
+        for report in silent
+    ]
+    for report in (*current, *silent):
         usage = report.keys.get(label)
         if usage is not None and usage.last is not None and _time(usage.last) >= edge:
             reasons.append(f"{report.server} used it {usage.operations} time(s), last at {usage.last}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -113,3 +114,86 @@ def test_remembered_tokens_are_counted_anew_from_time_to_time(tmp_path: Path) ->
         assert asked.wait(30)
     finally:
         reports.close()
+
+
+def used(directory: Path, pid: int, times: int, clock: Clock, *, killed: bool = False) -> UsageReports:
+    """Let a process of a host use a version, and end."""
+    usage = KeyUsage(f"host pid {pid}", clock)
+    mac = counted(usage).mac
+    assert mac is not None
+    reports = UsageReports(directory / f"host-{pid}.json", usage, lambda: None, 60.0)
+    for _ in range(times):
+        mac.sign(b"")
+    reports.write() if killed else reports.close()
+    return reports
+
+
+GONE = 2**22 + 1  # larger than any process ID of Linux
+
+
+def only(directory: Path) -> tuple[str, int, str | None]:
+    (report,) = read_usage(directory)
+    use = report.keys["msl.token.mac.v1"]
+    return report.since, use.operations, use.last
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_counts_survive_a_restart(tmp_path: Path, killed: bool) -> None:
+    clock = Clock()
+    used(tmp_path, GONE, 3, clock, killed=killed)
+    clock.now += 3600
+    used(tmp_path, os.getpid(), 0, clock)
+    assert only(tmp_path) == ("2026-01-31T09:00:00Z", 3, "2026-01-31T09:00:00Z")
+    clock.now += 3600
+    # In a container the next process has the same host and process ID.
+    used(tmp_path, os.getpid(), 2, clock)
+    assert only(tmp_path) == ("2026-01-31T09:00:00Z", 5, "2026-01-31T11:00:00Z")
+
+
+def test_other_hosts_and_processes_that_run_keep_their_own_reports(tmp_path: Path) -> None:
+    clock = Clock()
+    used(tmp_path, os.getppid(), 1, clock, killed=True)
+    used(tmp_path, GONE, 1, clock).close()
+    (tmp_path / f"host-{GONE}.json").rename(tmp_path / f"other-host-{GONE}.json")
+    used(tmp_path, os.getpid(), 1, clock)
+    assert len(read_usage(tmp_path)) == 3
+
+
+def test_a_report_that_cannot_be_read_is_left_for_people(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / f"host-{GONE}.json").write_text("{")
+    used(tmp_path, os.getpid(), 1, Clock())
+    assert "not a usage report" in caplog.text
+    assert (tmp_path / f"host-{GONE}.json").exists()
+
+
+def test_versions_a_process_does_not_have_any_more_are_reported_on(tmp_path: Path) -> None:
+    clock = Clock()
+    used(tmp_path, GONE, 1, clock)
+    usage = KeyUsage("host pid 2", clock)
+    usage.counted(keys(), ("msl.token.mac.v2",))
+    UsageReports(tmp_path / f"host-{os.getpid()}.json", usage, lambda: None, 60.0)
+    (report,) = read_usage(tmp_path)
+    assert {label: use.operations for label, use in report.keys.items()} == {
+        "msl.token.encryption.v1": 1,
+        "msl.token.mac.v1": 1,
+        "msl.token.mac.v2": 0,
+    }
+
+
+def test_a_server_that_fell_silent_before_the_rotation_stands_in_the_way(tmp_path: Path) -> None:
+    clock = Clock()
+    used(tmp_path, GONE, 0, clock, killed=True)
+    (tmp_path / f"host-{GONE}.json").rename(tmp_path / "far-1.json")
+    clock.now += 3600
+    used(tmp_path, os.getpid(), 0, clock)
+
+    def reasons() -> tuple[str, ...]:
+        demoted, now = "2026-01-31T09:30:00Z", clock.now + 90 * 86400
+        return reasons_in_use(read_usage(tmp_path), "msl.token.mac.v1", demoted=demoted, now=now, idle_days=30)
+
+    (reason,) = reasons()
+    assert "last reported at 2026-01-31T09:00:00Z, before the rotation" in reason
+    clock.now -= 3600
+    used(tmp_path, GONE, 0, clock).close()
+    (tmp_path / f"host-{GONE}.json").rename(tmp_path / "far-1.json")
+    assert reasons() == ()
