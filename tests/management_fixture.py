@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from service_world import RunningServer
+from service_world import RunningServer, ServiceWorld
 
 SECTION = ("[entity]", "[management]\nport = 0\nready_every = 0.1\ndeep_every = 0.1\ndrift_every = 0.1\n\n[entity]")
 """The change to a sample configuration that switches the pages on, quick to notice things."""
@@ -53,3 +54,14 @@ class Management:
         while (value := self.value(name, **labels)) != expected:
             assert time.monotonic() < deadline, f"{name} {labels} is {value}, not {expected}"
             time.sleep(0.1)
+
+
+@contextmanager
+def unplugged(world: ServiceWorld) -> Iterator[None]:
+    """Take the token's files away for a block, as a device that is pulled out."""
+    store, away = world.directory / "tokens", world.directory / "tokens.away"
+    store.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(store)

@@ -17,9 +17,11 @@ from typing import Any
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from hsm_msl.errors import BackendError, HsmMslError
+from hsm_msl.errors import BackendError
 from hsm_msl.msl.server import MslServer
 from hsm_msl.service.fast_lane import FastLane
+from hsm_msl.service.health import Report, Status
+from hsm_msl.service.health_pages import Pulse
 from hsm_msl.service.load import Load
 from hsm_msl.service.management import ManagementListener
 from hsm_msl.service.message_counts import MessageCounts
@@ -49,10 +51,11 @@ class MslApplication:
         server: the engine.
         load: counts the messages in work.
         counts: counts what became of messages.
-        ready: raises an ``HsmMslError`` when a token or store gives no answer; asked by the readiness page.
+        ready: tells whether messages can be answered; asked by the readiness page.
         close: called once when the service stops.
         max_request: the largest request body, bytes.
         management: the operators' pages; served from when the service starts until it stops.
+        pulse: watches the event loop for the operators.
         health: path prefix of the health pages.
         threads: threads for the engine; 0 runs it on the event loop.
         inline: run messages of sessions that proved to be quick on the event loop all the same (``fast_lane``).
@@ -64,10 +67,11 @@ class MslApplication:
         *,
         load: Load,
         counts: MessageCounts,
-        ready: Callable[[], None],
+        ready: Callable[[], Report],
         close: Callable[[], None],
         max_request: int,
         management: ManagementListener | None = None,
+        pulse: Pulse | None = None,
         health: str = "/health",
         threads: int = 4,
         inline: bool = True,
@@ -76,6 +80,7 @@ class MslApplication:
         self._load = load
         self._counts = counts
         self._management = management
+        self._pulse = pulse
         self._stop_management: Callable[[], None] = lambda: None
         self._inline = inline
         self._lane = FastLane()
@@ -167,12 +172,11 @@ class MslApplication:
         return PlainTextResponse("send MSL messages with POST\n", 405, _POST_ONLY)
 
     async def _readiness(self) -> Response:
-        try:
-            await self._run(self._ready)
-        except HsmMslError as error:
-            _LOG.warning("not ready: %s", error)
-            return JSONResponse({"status": "out of service", "reason": type(error).__name__}, 503)
-        return JSONResponse({"status": "ready"})
+        report = await self._run(self._ready)
+        if report.status is Status.OK:
+            return JSONResponse({"status": "ready"})
+        _LOG.warning("not ready: %s", report.error)
+        return JSONResponse({"status": "out of service", "reason": type(report.error).__name__}, 503)
 
     async def _run(self, function: Callable[..., Any], *arguments: object) -> Any:
         if self._pool is None:
@@ -183,6 +187,8 @@ class MslApplication:
         while True:
             message: Message = await receive()
             if message["type"] == "lifespan.startup":
+                if self._pulse is not None:
+                    self._pulse.watch(asyncio.get_running_loop())
                 if self._management is not None:
                     self._stop_management = self._management.start()
                 await send({"type": "lifespan.startup.complete"})

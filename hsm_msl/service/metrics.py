@@ -33,6 +33,12 @@ class Described(NamedTuple):
 
 METRICS: Final[dict[str, Described]] = {
     "hsm_up": Described("gauge", ("token",), "1 while calls reach the token, 0 while its circuit breaker answers"),
+    "service_ready": Described(
+        "gauge", (), "1 while messages can be answered with the right keys, as /health/ready says"
+    ),
+    "health_check_seconds": Described(
+        "gauge", ("check", "status"), "What the checks of the last deep examination took, and how they ended"
+    ),
     "hsm_ops_total": Described(
         "counter", ("token", "op", "purpose", "version", "result"), "Calls on keys, by the key's purpose and version"
     ),
@@ -95,12 +101,16 @@ class Metrics(Collector):
     """
 
     def __init__(self, sources: Sequence[Source], registry: CollectorRegistry | None = None) -> None:
-        self._sources = tuple(sources)
+        self._sources = list(sources)
         self._registry = CollectorRegistry(auto_describe=False) if registry is None else registry
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
     content_type = CONTENT_TYPE_LATEST
+
+    def also(self, source: Source) -> None:
+        """Take in another source."""
+        self._sources.append(source)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

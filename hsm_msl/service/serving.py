@@ -21,7 +21,10 @@ from hsm_msl.service.compose.server import ComposedServer, compose_server
 from hsm_msl.service.config import read_server_config
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.echo import echo
+from hsm_msl.service.health import Check
+from hsm_msl.service.health_pages import Health
 from hsm_msl.service.management import ManagementListener, ManagementPages, open_management
+from hsm_msl.service.sections import ManagementSection
 
 _BACKLOG = 2048
 _LISTEN_PROBLEMS = {
@@ -39,12 +42,20 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
         composed: the server; the application closes it when the service stops.
     """
     listen = config.document.server
+    health = Health(
+        lambda: (Check("token keys and store", composed.check),),
+        composed.deep,
+        composed.drift,
+        config.document.management or ManagementSection(),
+    )
+    composed.metrics.also(health.samples)
     return MslApplication(
         composed.server,
         load=composed.load,
         counts=composed.counts,
-        management=management(config, composed),
-        ready=composed.check,
+        management=management(config, composed, health),
+        pulse=health.pulse,
+        ready=health.ready,
         close=composed.close,
         max_request=config.document.limits.request,
         health=listen.health,
@@ -53,7 +64,9 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
     )
 
 
-def management(config: Configuration[ServerConfig], composed: ComposedServer) -> ManagementListener | None:
+def management(
+    config: Configuration[ServerConfig], composed: ComposedServer, health: Health
+) -> ManagementListener | None:
     """Open the operators' listener of this process; None where the configuration has none.
 
     Raises:
@@ -70,7 +83,7 @@ def management(config: Configuration[ServerConfig], composed: ComposedServer) ->
     def metrics() -> Response:
         return Response(composed.metrics.text(), media_type=composed.metrics.content_type)
 
-    return ManagementListener(listener, ManagementPages({"/metrics": metrics}))
+    return ManagementListener(listener, ManagementPages({"/metrics": metrics, **health.pages()}))
 
 
 def worker_application(path: str) -> ASGIApp:

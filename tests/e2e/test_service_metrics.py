@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import httpx
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from hsm_msl.errors import ResponseCode
 from hsm_msl.msl.conversation import ErrorResponseError
 from hsm_msl.service.http_client import HttpClient, TransportError
-from management_fixture import SECTION, Management
+from management_fixture import SECTION, Management, unplugged
 from service_world import RunningServer, ServiceWorld
 
 TOKEN = "development"
@@ -30,17 +30,6 @@ def watched(service_world: ServiceWorld) -> Iterator[RunningServer]:
 @pytest.fixture
 def pages(watched: RunningServer) -> Management:
     return Management(watched)
-
-
-@contextmanager
-def unplugged(world: ServiceWorld) -> Iterator[None]:
-    """Take the token's files away for a block, as a device that is pulled out."""
-    store, away = world.directory / "tokens", world.directory / "tokens.away"
-    store.rename(away)
-    try:
-        yield
-    finally:
-        away.rename(store)
 
 
 def answers(world: ServiceWorld, server: RunningServer) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -16,8 +16,9 @@ from hsm_msl.ports import Clock, SymmetricKeys
 from hsm_msl.service.audit_watch import Record, no_record
 from hsm_msl.service.compose.keys import KeySources, read_public_key
 from hsm_msl.service.documents import Configuration, ServerConfig
+from hsm_msl.service.key_drift import AnyKey
 from hsm_msl.service.key_sections import ManifestSection
-from hsm_msl.service.key_usage import KeyUsage
+from hsm_msl.service.key_usage import KeyUsage, uncounted
 from hsm_msl.service.rotation import KeyRotation
 from hsm_msl.service.usage_reports import UsageReports
 
@@ -96,6 +97,17 @@ class Rings:
             view.replace(self._counted(purpose, view.versions()))
             self._views[purpose] = view
         return view
+
+    def keys(self) -> Iterator[tuple[str, AnyKey]]:
+        """Yield every key in use with its label, for examinations: uses through these handles are not counted."""
+        for purpose, view in list(self._views.items()):
+            for version in view.versions():
+                held = version.key
+                number = int(version.version.removeprefix("v"))
+                mac = None if held.mac is None else uncounted(held.mac)
+                for role, key in (("encryption", held.encryption), ("mac", mac), ("wrap", held.wrapping)):
+                    if key is not None:
+                        yield self._sections[purpose].named(purpose, role, number), key
 
     def follow(self, closing: ExitStack, forget_tokens: Callable[[], None]) -> None:
         """Follow the manifest and report the use of keys, if so configured, until ``closing`` ends.

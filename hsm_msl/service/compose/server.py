@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -30,7 +30,7 @@ from hsm_msl.service.audit_watch import BreakerTransitions, Record, RevocationCh
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.compose.audit import Journal, Occasion, open_journal
 from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
-from hsm_msl.service.compose.keys import KeySources, Place
+from hsm_msl.service.compose.keys import KeySources, Place, signing_label
 from hsm_msl.service.compose.parts import groups
 from hsm_msl.service.compose.preshared import preshared_keys
 from hsm_msl.service.compose.rings import Rings, key_manifest
@@ -38,11 +38,15 @@ from hsm_msl.service.compose.state import ServerState, open_state, renewal_polic
 from hsm_msl.service.compose.users import user_services
 from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
 from hsm_msl.service.event_log import EventLog, Listeners
-from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
+from hsm_msl.service.health import Check
+from hsm_msl.service.health_checks import drift_checks, key_checks, store_check
+from hsm_msl.service.key_drift import AnyKey
+from hsm_msl.service.key_sections import EccIdentity, PrivateKeyIdentity, RsaIdentity, X509Identity
 from hsm_msl.service.load import Load
 from hsm_msl.service.message_counts import MessageCounts
 from hsm_msl.service.metric_sources import message_source, token_source
 from hsm_msl.service.metrics import Metrics
+from hsm_msl.service.pin_flags import PinFlags
 from hsm_msl.service.ring_context import RingContext
 from hsm_msl.service.server_sections import RuleSection
 from hsm_msl.service.user_texts import user_texts
@@ -65,6 +69,8 @@ class ComposedServer:
         load: counts the messages in work.
         counts: counts what became of messages.
         metrics: what this process exports.
+        deep: returns checks that use every key and the store.
+        drift: returns checks that compare the keys with the key manifest.
         journal: what is written to the audit log.
     """
 
@@ -76,6 +82,8 @@ class ComposedServer:
     load: Load
     counts: MessageCounts
     metrics: Metrics
+    deep: Callable[[], Iterable[Check]]
+    drift: Callable[[], Iterable[Check]]
     journal: Journal
     _closing: ExitStack = field(repr=False)
 
@@ -158,6 +166,8 @@ def compose_server(
             composition.load,
             counts,
             composition.metrics(counts),
+            composition.deep,
+            composition.drift,
             journal,
             closing.pop_all(),
         )
@@ -198,7 +208,8 @@ class _Composition:
         self.closing = closing
         self.load = Load(document.token_policy.defer_above)
         manifest = key_manifest(config)
-        self.sources = KeySources(config, None if manifest is None else manifest.check, journal.record)
+        self.expected = None if manifest is None else manifest.check
+        self.sources = KeySources(config, self.expected, journal.record)
         closing.callback(self.sources.close)
         self.rings = Rings(config, self.sources, manifest, clock, journal.record)
         self.breakers: dict[str, CircuitBreaker] = {}
@@ -221,7 +232,24 @@ class _Composition:
     def metrics(self, counts: MessageCounts) -> Metrics:
         """Return what this process exports."""
         caches = dict(zip(("master", "user", "service"), self.caches, strict=True))
-        return Metrics((token_source(self.sources.opened), message_source(counts, self.load, caches)))
+        flags = PinFlags(self.sources.opened)
+        sources = (token_source(self.sources.opened), message_source(counts, self.load, caches), flags.samples)
+        return Metrics(sources)
+
+    def deep(self) -> Iterator[Check]:
+        """Yield checks that use every key and the store."""
+        yield from key_checks(self._keys)
+        yield store_check(self.state.renewals, self.local.entity.data.identity)
+
+    def drift(self) -> Iterable[Check]:
+        """Return checks that compare the keys with the key manifest."""
+        return () if self.expected is None else drift_checks(self._keys, self.expected)
+
+    def _keys(self) -> Iterator[tuple[str, AnyKey]]:
+        yield from self.rings.keys()
+        entity = self.config.document.entity
+        if self.local.signing is not None and isinstance(entity, PrivateKeyIdentity):
+            yield signing_label(entity), self.local.signing
 
     def facts(self) -> Mapping[str, str]:
         """Return what the audit log says about the server that comes into service."""
