@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import padding as rsa_padding
 from pkcs11 import Attribute
 
+from hsm_msl.backend.pkcs11.keepalive import KeepAlive
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.backend.pkcs11.recovery import Stage
 from hsm_msl.backend.pkcs11.token import Token, open_token
@@ -377,6 +378,68 @@ def test_an_idle_token_is_called_now_and_then_and_heals_before_anybody_asks(
     assert token.connection.login.proved()
     token.close()
     assert "token-keep-alive" not in [thread.name for thread in threading.enumerate()]
+
+
+class Spy:
+    """A session that counts what it is asked."""
+
+    def __init__(self, session: object, asked: list[object]) -> None:
+        self._session = session
+        self._asked = asked
+
+    def generate_random(self, bits: int) -> object:
+        self._asked.append(self)
+        return self._session.generate_random(bits)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+
+class Ticks(threading.Event):
+    """Time for a keep-alive that passes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Semaphore(0)
+        self.passed = threading.Semaphore(0)
+        self.seconds: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout)
+        self.asked.release()
+        self.passed.acquire()
+        return self.is_set()
+
+
+def test_every_idle_session_is_called_at_the_interval_of_the_profile(world: World) -> None:
+    """Also those that calls never come to, and those that hold keys; a session the token forgot is replaced."""
+    connection = world.token.connection
+    world.recover()
+    leases = [connection.pool.take() for _ in range(3)]
+    asked: list[object] = []
+    carriers = [*leases, *(home.lease for home in connection.homes._homes if home.lease is not None)]
+    for lease in carriers:
+        lease.session = Spy(lease.session, asked)  # type: ignore[assignment]
+    for lease in leases:
+        connection.pool.give(lease)
+    ticks = Ticks()
+    keeper = KeepAlive(connection.touch, 10.0, ticks)
+    ticks.asked.acquire()
+    assert not asked
+    ticks.passed.release()
+    ticks.asked.acquire()
+    assert set(asked) == {lease.session for lease in carriers}
+    assert len(carriers) >= 4
+    close_all_sessions(world)
+    ticks.passed.release()
+    ticks.asked.acquire()
+    assert connection.login.proved()
+    assert world.transitions.stages == [Stage.LOGIN]
+    ticks.set()
+    ticks.passed.release()
+    keeper.stop()
+    assert set(ticks.seconds) == {10.0}
+    world.recover()
 
 
 def test_a_process_that_unwrapped_enough_says_so(forge: Forge, fresh_token: TestToken) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import struct
+from collections.abc import Callable
 
 from pkcs11 import Attribute, GCMParams, Mechanism
 
@@ -34,7 +35,7 @@ class TokenAesKey:
         target: the key.
     """
 
-    __slots__ = ("_cbc", "_ctr", "_gcm", "_target", "_vague")
+    __slots__ = ("_cbc", "_ctr", "_gcm", "_most", "_target", "_vague")
 
     def __init__(self, target: TokenObject | SessionObject) -> None:
         connection = target.connection
@@ -43,6 +44,7 @@ class TokenAesKey:
         self._ctr = Mechanism.AES_CTR in connection.mechanisms
         self._gcm = Mechanism.AES_GCM in connection.mechanisms
         self._vague = connection.profile.vague
+        self._most = connection.profile.largest_input
 
     @property
     def target(self) -> TokenObject | SessionObject:
@@ -60,7 +62,7 @@ class TokenAesKey:
             BackendError: see ``errors.translate``.
         """
         check_plain_blocks(data)
-        return self._target.call(_encrypt, data, Mechanism.AES_ECB, None) if data else b""
+        return self._ecb(_encrypt, data)
 
     def decrypt_ecb(self, data: bytes) -> bytes:
         """Invert ``encrypt_ecb``.
@@ -73,7 +75,7 @@ class TokenAesKey:
             BackendError: see ``errors.translate``.
         """
         check_cipher_blocks(data)
-        return self._target.call(_decrypt, data, Mechanism.AES_ECB, None) if data else b""
+        return self._ecb(_decrypt, data)
 
     def encrypt_cbc(self, iv: bytes, data: bytes) -> bytes:
         """Encrypt whole blocks, chained from ``iv``.
@@ -91,9 +93,13 @@ class TokenAesKey:
         check_plain_blocks(data)
         if not data:
             return b""
-        if self._cbc:
-            return self._target.call(_encrypt, data, Mechanism.AES_CBC, iv)
-        return self._target.call(_chain, data, iv)
+        if not self._cbc:
+            return self._target.call(_chain, data, iv)
+        sealed = b""
+        for piece in self._pieces(data):
+            last = self._target.call(_encrypt, piece, Mechanism.AES_CBC, iv)
+            sealed, iv = sealed + last, last[-BLOCK:]
+        return sealed
 
     def decrypt_cbc(self, iv: bytes, data: bytes) -> bytes:
         """Invert ``encrypt_cbc``.
@@ -110,10 +116,13 @@ class TokenAesKey:
         check_cipher_blocks(data)
         if not data:
             return b""
-        if self._cbc:
-            return self._target.call(_decrypt, data, Mechanism.AES_CBC, iv)
-        blocks = self._target.call(_decrypt, data, Mechanism.AES_ECB, None)
-        return _xor(blocks, iv + data[:-BLOCK])
+        if not self._cbc:
+            return _xor(self._ecb(_decrypt, data), iv + data[:-BLOCK])
+        opened = b""
+        for piece in self._pieces(data):
+            opened += self._target.call(_decrypt, piece, Mechanism.AES_CBC, iv)
+            iv = piece[-BLOCK:]
+        return opened
 
     def crypt_ctr(self, counter: bytes, data: bytes) -> bytes:
         """Encrypt or decrypt in counter mode.
@@ -133,14 +142,18 @@ class TokenAesKey:
         if not self._ctr:
             count = -(-len(data) // BLOCK)
             blocks = b"".join(((start + index) % _COUNTERS).to_bytes(BLOCK, "big") for index in range(count))
-            stream = self._target.call(_encrypt, blocks, Mechanism.AES_ECB, None)
+            stream = self._ecb(_encrypt, blocks)
             return _xor(data, stream[: len(data)])
-        before_wrap = (_COUNTERS - start) * BLOCK
-        first = self._target.call(_encrypt, data[:before_wrap], Mechanism.AES_CTR, _counter_parameter(counter))
-        if len(data) <= before_wrap:
-            return first
-        # Tokens may refuse to count past the last block, so the rest starts again at zero by itself.
-        return first + self.crypt_ctr(_ZERO, data[before_wrap:])
+        result = []
+        while data:
+            # Tokens may refuse to count past the last block, so what comes after it starts again at zero by itself.
+            most = (_COUNTERS - start) * BLOCK
+            if self._most is not None:
+                most = min(most, _whole_blocks(self._most))
+            parameter = _counter_parameter(start.to_bytes(BLOCK, "big"))
+            result.append(self._target.call(_encrypt, data[:most], Mechanism.AES_CTR, parameter))
+            start, data = (start + most // BLOCK) % _COUNTERS, data[most:]
+        return b"".join(result)
 
     def encrypt_gcm(self, nonce: bytes, data: bytes, associated: bytes) -> bytes:
         """Return ciphertext and 16-byte tag.
@@ -152,11 +165,12 @@ class TokenAesKey:
 
         Raises:
             DataRejectedError: the nonce has a wrong length.
-            MechanismUnsupportedError: the token has no GCM that works.
+            MechanismUnsupportedError: the token has no GCM that works, or takes no more bytes at once.
             BackendError: see ``errors.translate``.
         """
         check_nonce(nonce)
         self._need_gcm()
+        self._target.connection.check_fits(len(data), self._target.doing)
         return self._target.call(_encrypt, data, Mechanism.AES_GCM, _gcm_parameter(nonce, associated))
 
     def decrypt_gcm(self, nonce: bytes, data: bytes, associated: bytes) -> bytes:
@@ -174,7 +188,20 @@ class TokenAesKey:
         """
         check_nonce(nonce)
         self._need_gcm()
+        self._target.connection.check_fits(len(data), self._target.doing)
         return self._target.call(_decrypt_gcm, data, nonce, associated, self._vague)
+
+    def _pieces(self, data: bytes) -> list[bytes]:
+        """Return what the token takes in one call each."""
+        if self._most is None or len(data) <= self._most:
+            return [data]
+        size = _whole_blocks(self._most)
+        return [data[start : start + size] for start in range(0, len(data), size)]
+
+    def _ecb(self, operation: Callable[[Handle, bytes, Mechanism, object], bytes], data: bytes) -> bytes:
+        return b"".join(
+            self._target.call(operation, piece, Mechanism.AES_ECB, None) for piece in self._pieces(data) if piece
+        )
 
     def _need_gcm(self) -> None:
         if not self._gcm:
@@ -182,6 +209,10 @@ class TokenAesKey:
 
     def __repr__(self) -> str:
         return f"TokenAesKey({self._target!r})"
+
+
+def _whole_blocks(size: int) -> int:
+    return size - size % BLOCK
 
 
 def check_value(handle: Handle) -> bytes:

@@ -16,7 +16,6 @@ from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.operations import Operations
 from hsm_msl.backend.pin import PinSource
-from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
 from hsm_msl.backend.pkcs11.homes import Homes
 from hsm_msl.backend.pkcs11.keepalive import KeepAlive
@@ -26,7 +25,12 @@ from hsm_msl.backend.pkcs11.recovery import STAGES, Recovery, RecoveryObserver
 from hsm_msl.backend.pkcs11.sessions import DEFAULT_WAIT_SECONDS, SessionPool
 from hsm_msl.backend.pkcs11.vendors import GENERIC, VendorProfile
 from hsm_msl.backend.uri import Pkcs11Uri
-from hsm_msl.errors import BackendConfigurationError, BackendError, BackendUnavailableError
+from hsm_msl.errors import (
+    BackendConfigurationError,
+    BackendError,
+    BackendUnavailableError,
+    MechanismUnsupportedError,
+)
 
 T = TypeVar("T")
 
@@ -254,7 +258,9 @@ class Connection:
             self._keeper = self._keep_alive()  # the parent's thread does not exist here
 
     def touch(self) -> None:
-        """Ask the token for the login state, on the login session and on one for calls; recover what was lost.
+        """Ask the token for the login state, and for something on every session that is idle; recover what was lost.
+
+        Some libraries answer for the state of a session themselves, so each one draws random bytes from the token.
 
         Raises:
             BackendError: it could not be recovered.
@@ -265,8 +271,9 @@ class Connection:
                 self.recovery.gate()
             elif not self.prove():
                 self.recovery.heal(epoch, 0)
-            with contextlib.suppress(PKCS11Error), self.pool.session() as session:
-                self.module.cryptoki.session_info(handle_of(session))
+            self.login.touch()
+            self.pool.touch()
+            self.homes.touch()
 
     @property
     def busy(self) -> bool:
@@ -305,6 +312,20 @@ class Connection:
     def _keep_alive(self) -> KeepAlive | None:
         seconds = self.profile.keep_alive_seconds
         return KeepAlive(self.touch, seconds) if seconds is not None else None
+
+    def check_fits(self, size: int, doing: str) -> None:
+        """Refuse an input longer than the token takes in one call, where it cannot be cut into pieces.
+
+        Args:
+            size: of the input, in bytes.
+            doing: what a call is, for the message.
+
+        Raises:
+            MechanismUnsupportedError: it is longer; names both sizes.
+        """
+        most = self.profile.largest_input
+        if most is not None and size > most:
+            raise MechanismUnsupportedError(f"{doing}: {size} bytes at once, of which the token takes {most}")
 
     def prove(self) -> bool:
         """Ask the token whether this process is logged in. Raises BackendUnavailableError without an answer."""

@@ -18,7 +18,7 @@ import pkcs11
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.pkcs11.binding import Handle, handle_of
-from hsm_msl.backend.pkcs11.sessions import Lease
+from hsm_msl.backend.pkcs11.sessions import TOUCH_BITS, Lease
 
 if TYPE_CHECKING:
     from hsm_msl.backend.pkcs11.module import Module
@@ -151,6 +151,14 @@ class Homes:
     def busy(self) -> bool:
         """Whether a reload would lose what cannot be had again (``Pausable``)."""
         return len(self.loose) > 0
+
+    def touch(self) -> None:
+        """Ask the token for something on every home's session; a lost one is opened again when it is needed."""
+        for home in self._homes:
+            with home.lock, contextlib.suppress(PKCS11Error):
+                lease = home.lease
+                if lease is not None and lease.epoch == self._landlord.epoch:
+                    lease.session.generate_random(TOUCH_BITS)
 
     def pause(self, deadline: float) -> bool:
         """Hold every home (``Pausable``).

@@ -18,12 +18,13 @@ class KeepAlive:
     Args:
         touch: one harmless call that recovers what it finds lost; its BackendErrors are reported by the recovery.
         seconds: the pause between two calls.
+        stopped: waits for the pause, and ends the thread when it is set.
     """
 
-    def __init__(self, touch: Callable[[], None], seconds: float) -> None:
+    def __init__(self, touch: Callable[[], None], seconds: float, stopped: threading.Event | None = None) -> None:
         self._touch = touch
         self._seconds = seconds
-        self._stopped = threading.Event()
+        self._stopped = threading.Event() if stopped is None else stopped
         self._thread = threading.Thread(target=self._run, name="token-keep-alive", daemon=True)
         self._thread.start()
 

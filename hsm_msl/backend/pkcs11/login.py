@@ -22,6 +22,7 @@ from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.cryptoki import CKR_PIN_REFUSED, CKR_USER_ALREADY_LOGGED_IN, User
 from hsm_msl.backend.pkcs11.errors import PASSING, CryptokiError, Fault, code_of, fault_of, name_of, translate
 from hsm_msl.backend.pkcs11.module import Module
+from hsm_msl.backend.pkcs11.sessions import TOUCH_BITS
 from hsm_msl.errors import BackendConfigurationError, PinRefusedError
 
 LOGIN_ATTEMPTS = 6
@@ -137,6 +138,12 @@ class Login:
                 return self._holds()
             except PKCS11Error as error:
                 raise translate(error, f"asking token {self._token.label!r} for its login state") from None
+
+    def touch(self) -> None:
+        """Ask the token for something on the login session. What is lost, ``proved`` and the next call find out."""
+        with self._lock, contextlib.suppress(PKCS11Error):
+            if self._session is not None and self._generation == self._module.generation:
+                self._session.generate_random(TOUCH_BITS)
 
     def close(self) -> None:
         """Log out and close the login session; every other session of the process loses its login."""

@@ -63,8 +63,9 @@ class TokenMacKey:
 
         Raises:
             BackendError: see ``errors.translate``; MechanismUnsupportedError also for a key shorter than the token
-                takes (SoftHSMv2: shorter than the digest).
+                takes (SoftHSMv2: shorter than the digest) and for more data than it takes at once.
         """
+        self._target.connection.check_fits(len(data), self._target.doing)
         return self._target.call(_sign, data, self._mechanism)
 
     def verify(self, data: bytes, tag: bytes) -> bool:
@@ -77,7 +78,7 @@ class TokenMacKey:
         Raises:
             BackendError: as ``sign``.
         """
-        return hmac.compare_digest(self._target.call(_sign, data, self._mechanism), tag)
+        return hmac.compare_digest(self.sign(data), tag)
 
     def __repr__(self) -> str:
         return f"TokenMacKey({self._target!r}, {self._algorithm.value})"

@@ -22,6 +22,8 @@ from hsm_msl.errors import BackendUnavailableError
 
 DEFAULT_SIZE = 4
 DEFAULT_WAIT_SECONDS = 5.0
+TOUCH_BITS = 64
+"""How much randomness an idle session is asked for now and then, so that nobody on the way drops it."""
 
 
 class Lease:
@@ -151,6 +153,20 @@ class SessionPool:
             self.give(lease)
             raise
         self.give(lease)
+
+    def touch(self) -> None:
+        """Ask the token for something on every session that is idle now; one that is lost leaves the pool."""
+        for _ in range(len(self._free)):
+            try:
+                lease = self._free.popleft()  # calls take from the other end
+            except IndexError:
+                return
+            try:
+                lease.session.generate_random(TOUCH_BITS)
+            except PKCS11Error:
+                self.discard(lease)
+            else:
+                self.give(lease)
 
     def renew(self) -> None:
         """Begin a new epoch: idle sessions close now, lent ones when they come back, and no handle is used again."""

@@ -99,15 +99,19 @@ class TokenSigningKey:
 
         Raises:
             KeyPolicyError: the scheme is for another kind of key.
-            MechanismUnsupportedError: the token has no way to make it.
+            MechanismUnsupportedError: the token has no way to make it, or none for so much data.
             BackendError: see ``errors.translate``.
         """
-        mechanisms = self._target.connection.mechanisms
+        connection = self._target.connection
+        most = connection.profile.largest_input
         for way in _WAYS[scheme]:
             if way.key_type is not self._type:
                 raise KeyPolicyError(f"{self._target.doing}: the key is not for {scheme.value}")
-            if way.mechanism in mechanisms:
+            if way.before is _whole and most is not None and len(data) > most:
+                continue  # hashed here, it is short enough
+            if way.mechanism in connection.mechanisms:
                 return way.after(self._target.call(_sign, way.before(data), way.mechanism, way.parameter))
+        connection.check_fits(len(data), self._target.doing)
         raise MechanismUnsupportedError(f"{self._target.doing}: the token has no way to make {scheme.value}")
 
     def __repr__(self) -> str:

@@ -1,0 +1,91 @@
+"""Tokens that take little at once (YubiHSM 2, CloudHSM, OP-TEE): cut into pieces, hashed on the host, or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import pytest
+from pkcs11 import Attribute, Mechanism
+
+from hsm_msl.backend.pkcs11 import aes
+from hsm_msl.backend.pkcs11.token import Token, open_token
+from hsm_msl.backend.pkcs11.vendors import SOFTHSM
+from hsm_msl.backend.software import SoftwareAesKey, SoftwareVerifyingKey
+from hsm_msl.errors import MechanismUnsupportedError
+from hsm_msl.ports import SignatureScheme
+from key_backends import rsa_pair, spki
+from token_fixture import Forge, KeyMaker, TestToken
+
+MOST = 100
+VALUE = bytes(range(16))
+SIZES = (16, 96, 112, 16 * 40)
+
+
+@pytest.fixture
+def token(forge: Forge, fresh_token: TestToken, monkeypatch: pytest.MonkeyPatch) -> Iterator[Token]:
+    """A token that takes 100 bytes at once, and complains of more."""
+
+    def guarded(operation: object) -> object:
+        def run(handle: object, data: bytes, mechanism: object, parameter: object) -> bytes:
+            assert len(data) <= MOST
+            result: bytes = operation(handle, data, mechanism, parameter)  # type: ignore[operator]
+            return result
+
+        return run
+
+    for name in ("_encrypt", "_decrypt"):
+        monkeypatch.setattr(aes, name, guarded(getattr(aes, name)))
+    profile = dataclasses.replace(SOFTHSM, largest_input=MOST)
+    opened = open_token(forge.module, fresh_token.selector, fresh_token.pin, profile)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("lacks", [(), (Mechanism.AES_CBC, Mechanism.AES_CTR)])
+def test_encryption_goes_in_pieces(token: Token, lacks: tuple[Mechanism, ...]) -> None:
+    token.connection.mechanisms -= set(lacks)
+    key, software = token.aes_key(KeyMaker(token).aes(VALUE)), SoftwareAesKey(VALUE)
+    iv = os.urandom(16)
+    for size in SIZES:
+        data = os.urandom(size)
+        for ours, theirs in (
+            (key.encrypt_ecb(data), software.encrypt_ecb(data)),
+            (key.decrypt_ecb(data), software.decrypt_ecb(data)),
+            (key.encrypt_cbc(iv, data), software.encrypt_cbc(iv, data)),
+            (key.decrypt_cbc(iv, data), software.decrypt_cbc(iv, data)),
+        ):
+            assert ours == theirs
+        for counter in (iv, b"\xff" * 15 + b"\xfd"):
+            for text in (data, data[:-7]):
+                assert key.crypt_ctr(counter, text) == software.crypt_ctr(counter, text)
+
+
+def test_what_is_signed_is_hashed_on_the_host(token: Token) -> None:
+    pair = rsa_pair()
+    signing = token.signing_key(KeyMaker(token).rsa(pair, (Attribute.SIGN,)))
+    verifying = SoftwareVerifyingKey(spki(pair))
+    for scheme in (SignatureScheme.RSA_PKCS1_SHA256, SignatureScheme.RSA_PSS_SHA256):
+        for size in (MOST, MOST + 1, 10_000):
+            data = os.urandom(size)
+            assert verifying.verify(data, signing.sign(data, scheme), scheme)
+    token.connection.mechanisms -= {Mechanism.RSA_PKCS}
+    assert signing.sign(bytes(MOST), SignatureScheme.RSA_PKCS1_SHA256)
+    with pytest.raises(MechanismUnsupportedError, match="101 bytes at once, of which the token takes 100"):
+        signing.sign(bytes(MOST + 1), SignatureScheme.RSA_PKCS1_SHA256)
+
+
+def test_what_cannot_be_cut_is_refused_by_name(token: Token) -> None:
+    keys = KeyMaker(token)
+    mac, key = token.mac_key(keys.hmac(bytes(32))), token.aes_key(keys.aes(VALUE))
+    assert mac.verify(bytes(MOST), mac.sign(bytes(MOST)))
+    refused = "101 bytes at once, of which the token takes 100"
+    for call in (
+        lambda: mac.sign(bytes(MOST + 1)),
+        lambda: mac.verify(bytes(MOST + 1), bytes(32)),
+        lambda: key.encrypt_gcm(bytes(12), bytes(MOST + 1), b""),
+        lambda: key.decrypt_gcm(bytes(12), bytes(MOST + 1), b""),
+    ):
+        with pytest.raises(MechanismUnsupportedError, match=refused):
+            call()
