@@ -31,11 +31,10 @@ _AnyDialog = Annotated[str, typer.Argument(metavar="[DIALOG]", help="Id of a dia
 @contextlib.contextmanager
 def _console(config: Path) -> Iterator[DialogConsole]:
     """Open the service for one command."""
-    from hsm_msl.service.dialog_compose import compose_dialogs
-    from hsm_msl.service.dialog_config import read_dialog_config
+    from hsm_msl.service.dialog_beside import open_dialogs
     from hsm_msl.service.dialog_console import DialogConsole
 
-    composed = compose_dialogs(read_dialog_config(config))
+    composed = open_dialogs(config)
     try:
         yield DialogConsole(composed)
     finally:

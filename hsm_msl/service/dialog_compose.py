@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from hsm_msl.backend.pin import pin_source
-from hsm_msl.backend.pkcs11.connection import TokenSelector
-from hsm_msl.backend.pkcs11.module import load
-from hsm_msl.backend.pkcs11.token import Token, open_token
-from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
+from hsm_msl.backend.any_token import AnyToken
 from hsm_msl.dialog.binding import Binding, PinnedCertificate, certificate_facts
 from hsm_msl.dialog.clock import SteadyClock
 from hsm_msl.dialog.context import CacheSizes
@@ -27,14 +24,17 @@ from hsm_msl.dialog.headers import Certificates
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.issuers import IssuerTrust
 from hsm_msl.dialog.names import ID_SIZE
-from hsm_msl.errors import BackendConfigurationError, ConfigurationError
+from hsm_msl.dialog.proving import prove_residence, prove_suites
+from hsm_msl.errors import ConfigurationError, HsmMslError
 from hsm_msl.ports import AgreementKey
 from hsm_msl.ports.dialog import UnwrappingKey
+from hsm_msl.service.audit_watch import TokenTransitions
+from hsm_msl.service.compose.audit import Occasion, open_journal
+from hsm_msl.service.compose.tokens import Tokens
 from hsm_msl.service.dialog_config import BindingSection, DialogConfiguration
 from hsm_msl.service.dialog_revocation import FileEvidence
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
-from hsm_msl.toml_document import suggestion
 
 
 class FileMirror:
@@ -84,6 +84,7 @@ class ComposedDialogs:
         mirror: the incarnation outside the database.
         node: name of this process.
         closing: closes database and token.
+        threads: for engine, token and database.
     """
 
     engine: DialogEngine
@@ -91,64 +92,88 @@ class ComposedDialogs:
     mirror: FileMirror
     node: str
     closing: ExitStack
+    threads: int
 
     def close(self) -> None:
         """Close the database and log out of the token."""
         self.closing.close()
 
 
-def compose_dialogs(config: DialogConfiguration, *, sizes: CacheSizes | None = None) -> ComposedDialogs:
+def compose_dialogs(
+    config: DialogConfiguration,
+    *,
+    sizes: CacheSizes | None = None,
+    token: Callable[[str, str | None], AnyToken] | None = None,
+    occasion: Occasion = "serve",
+) -> ComposedDialogs:
     """Open everything a configuration names and put its bindings in force.
 
     Args:
         config: the configuration.
         sizes: most entries of the engine's caches.
+        token: returns a token of the service around this one, for a configuration without tokens of its own.
+        occasion: whether the service is to serve or only to be looked at, for the audit log.
 
     Raises ConfigurationError, BackendError, StoreError: something cannot be opened; the text says what to do.
     """
+    document = config.document
+    journal = open_journal(config, document.audit, time.time, occasion)
+    own = Tokens(config.path, document.tokens, document.token_sets, config.pin)
     closing = ExitStack()
+    closing.callback(own.close)
+
+    def holder(key: str, name: str | None) -> AnyToken:
+        if token is not None and not document.tokens:
+            return token(f"dialog.{key}", name or document.service.token)
+        return own.open(config.token(key, name))
+
+    def facts() -> Mapping[str, str]:
+        tokens = {f"token {name}": each.status().identity or each.name for name, each in own.opened().items()}
+        return {"identity": document.service.name, **tokens}
+
     try:
-        return _compose(config, closing, sizes)
+        composed = _compose(config, closing, sizes, holder("service.token", None))
+        journal.begin(closing, holder, facts, (TokenTransitions(own.opened, journal.record).look,))
+    except HsmMslError as error:
+        journal.refused(error)
+        closing.close()
+        raise
     except BaseException:
         closing.close()
         raise
+    return composed
 
 
-def _compose(config: DialogConfiguration, closing: ExitStack, sizes: CacheSizes | None) -> ComposedDialogs:
+def _compose(
+    config: DialogConfiguration, closing: ExitStack, sizes: CacheSizes | None, token: AnyToken
+) -> ComposedDialogs:
     section = config.document.service
-    token = _open_token(config)
-    closing.callback(token.close)
     database = Database(config.database())
     closing.callback(database.close)
     store = SqlDialogStore(database)
-    put_bindings(config, store)
     local = _local(config, token, _instance(store, section.name))
+    _prove(config, local)
+    put_bindings(config, store)
     clock = SteadyClock(time.time, time.monotonic)
-    revocation = config.document.revocation
+    revocation, threads = config.document.revocation, config.document.server.threads
     evidence = FileEvidence(
         [config.resolve(name) for name in revocation.lists],
         [config.resolve(name) for name in revocation.responses],
         time.monotonic,
     )
     engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes, evidence)
-    return ComposedDialogs(engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing)
+    return ComposedDialogs(
+        engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing, threads
+    )
 
 
-def _open_token(config: DialogConfiguration) -> Token:
-    name, section = config.token()
-    selector = TokenSelector(label=section.label, serial=section.serial)
+def _prove(config: DialogConfiguration, local: LocalService) -> None:
+    suites = {suite for binding in config.document.bindings for suite in binding.suites}
     try:
-        module = load(section.module)
-        vendor = section.vendor
-        if vendor is None:
-            found = selector.find(module)
-            vendor = recognise(found.manufacturer_id, found.model).name
-        if vendor not in PROFILES:
-            raise config.error(f"tokens.{name}.vendor", f"no such vendor; {suggestion(vendor, PROFILES)}")
-        pin = None if section.pin is None else pin_source(config.pin(section.pin))
-        return open_token(module, selector, pin, PROFILES[vendor], sessions=section.sessions)
-    except BackendConfigurationError as error:
-        raise BackendConfigurationError(f"{config.path}: tokens.{name}: {error}") from error
+        prove_suites(local, suites)
+        prove_residence(local, suites)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{config.path}: {error}") from None
 
 
 def _instance(store: SqlDialogStore, name: str) -> bytes:
@@ -213,6 +238,7 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
         url=section.url,
         principal=section.principal,
         enabled=section.enabled,
+        split_keys=section.split_keys,
         allow_dual_use=section.allow_dual_use,
     )
 
@@ -237,7 +263,7 @@ def read_chain(path: Path) -> tuple[bytes, ...]:
         raise ConfigurationError(f"{path}: no certificate in PEM or DER") from None
 
 
-def _local(config: DialogConfiguration, token: Token, instance: bytes) -> LocalService:
+def _local(config: DialogConfiguration, token: AnyToken, instance: bytes) -> LocalService:
     section = config.document.service
     resolve = config.resolve
     signing = read_chain(resolve(section.signing_certificate))
@@ -259,11 +285,12 @@ def _local(config: DialogConfiguration, token: Token, instance: bytes) -> LocalS
         encryption_cert=hashlib.sha256(current).digest(),
         exchange=token.exchange_keys(),
         storage=token.wrapping_key(section.storage_key),
+        resident=token if config.document.session_keys.residency == "token" else None,
         presented=Certificates(signing, encryption),
     )
 
 
-def _opening_key(token: Token, label: str, der: bytes) -> UnwrappingKey | AgreementKey:
+def _opening_key(token: AnyToken, label: str, der: bytes) -> UnwrappingKey | AgreementKey:
     if isinstance(x509.load_der_x509_certificate(der).public_key(), rsa.RSAPublicKey):
         unwrapping = token.unwrapping_key(label)
         _check_pair(label, unwrapping.public_key, der)
@@ -284,7 +311,7 @@ class _MixedRandom:
     Fewer bytes than a key has are jitter, for which no token is asked.
     """
 
-    def __init__(self, token: Token) -> None:
+    def __init__(self, token: AnyToken) -> None:
         self._token = token
 
     def __call__(self, size: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,30 +11,13 @@ from hsm_msl.dialog.binding import AckMode
 from hsm_msl.dialog.issuers import RevocationMode
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.service.audit_section import AuditSection
+from hsm_msl.service.key_sections import TokenSection, TokenSetSection
 from hsm_msl.service.sections import Name, Section
-from hsm_msl.toml_document import read_document, suggestion
+from hsm_msl.service.token_names import check_tokens, token_meant
+from hsm_msl.toml_document import read_document
 
 _Suite = Annotated[int, msgspec.Meta(ge=1, le=4)]
-
-
-class DialogTokenSection(Section, frozen=True, kw_only=True):
-    """``[tokens.NAME]``: one PKCS#11 token.
-
-    Attributes:
-        module: absolute path of the PKCS#11 module, or a known alias such as ``softhsm``.
-        label: the token's label.
-        serial: its serial number, where labels are not unique.
-        pin: source of the user PIN; without one the token is expected to have its own pad.
-        sessions: the most sessions open at once.
-        vendor: name of the vendor profile; chosen by what the token says of itself when absent.
-    """
-
-    module: Name
-    label: Name | None = None
-    serial: Name | None = None
-    pin: Name | None = None
-    sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
-    vendor: Name | None = None
 
 
 class DialogListenSection(Section, frozen=True, kw_only=True):
@@ -126,7 +109,19 @@ class BindingSection(Section, frozen=True, kw_only=True):
     ack_mode: AckMode = "on_enqueue"
     principal: str = ""
     enabled: bool = True
+    split_keys: bool = False
     allow_dual_use: bool = False
+
+
+class DialogKeysSection(Section, frozen=True, kw_only=True):
+    """``[session_keys]``: where the session keys of dialogs live.
+
+    Attributes:
+        residency: ``host`` keeps them in this process while in use; ``token`` never lets them out of the token, and
+            needs peers that send theirs one by one (``split_keys`` in their binding, or the same residency).
+    """
+
+    residency: Literal["host", "token"] = "host"
 
 
 class RevocationSection(Section, frozen=True, kw_only=True):
@@ -155,8 +150,11 @@ class DialogConfig(Section, frozen=True, kw_only=True):
     """The document; every attribute is the table of that name."""
 
     service: ServiceSection
-    tokens: dict[str, DialogTokenSection]
+    tokens: dict[str, TokenSection] = msgspec.field(default_factory=dict)
+    token_sets: dict[str, TokenSetSection] = msgspec.field(default_factory=dict)
     bindings: tuple[BindingSection, ...] = ()
+    session_keys: DialogKeysSection = DialogKeysSection()
+    audit: AuditSection | None = None
     revocation: RevocationSection = RevocationSection()
     store: DialogStoreSection = DialogStoreSection()
     server: DialogListenSection = DialogListenSection()
@@ -192,14 +190,21 @@ class DialogConfiguration:
         """Return the error that names this file, a key and what is wrong with it; the caller raises it."""
         return ConfigurationError(f"{self.path}: {key}: {problem}")
 
-    def token(self) -> tuple[str, DialogTokenSection]:
-        """Return name and section of the token that holds the service's keys. Raises ConfigurationError."""
-        tokens, name = self.document.tokens, self.document.service.token
-        if name is None and len(tokens) == 1:
-            name = next(iter(tokens))
-        if name is None or name not in tokens:
-            raise self.error("service.token", f"names no token; {suggestion(name or '', tokens)}")
-        return name, tokens[name]
+    def token(self, key: str = "service.token", name: str | None = None) -> str:
+        """Return the name of the token, or set of them, that a section means: by custom the service's own.
+
+        Args:
+            key: the configuration key that asks, for errors.
+            name: the token's name, where it is not the service's.
+
+        Raises:
+            ConfigurationError: no such token.
+        """
+        document = self.document
+        try:
+            return token_meant(name or document.service.token, document.tokens, document.token_sets)
+        except ConfigurationError as error:
+            raise self.error(key, str(error)) from None
 
 
 def read_dialog_config(path: Path) -> DialogConfiguration:
@@ -212,6 +217,10 @@ def read_dialog_config(path: Path) -> DialogConfiguration:
     """
     path = path.absolute()
     document = read_document(path, DialogConfig)
+    try:
+        check_tokens(document.tokens, document.token_sets)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     remotes = [binding.remote for binding in document.bindings]
     for remote in remotes:
         if remotes.count(remote) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
 from starlette.requests import ClientDisconnect, Request
@@ -31,6 +31,7 @@ class DialogApplication:
         health: path prefix of the health pages.
         inner: the application for every other path, such as the MSL server's; None answers 404.
         per_second: requests of one source per second before it is asked to slow down.
+        close: called when the node has stopped.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class DialogApplication:
         health: str = "/health",
         inner: ASGIApp | None = None,
         per_second: int = 2000,
+        close: Callable[[], None] | None = None,
     ) -> None:
         self._node = node
         self._path = path
         self._live, self._ready = f"{health}/live", f"{health}/ready"
         self._inner = inner
         self._limit = RateLimit(per_second, 1.0)
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (the protocol's own signature)."""
@@ -57,7 +60,8 @@ class DialogApplication:
             if response is not None:
                 await response(scope, receive, send)
         elif self._inner is not None:
-            await self._inner(scope, receive, send)
+            response = await self._unready() if scope["type"] == "http" and scope["path"] == self._ready else None
+            await (response or self._inner)(scope, receive, send)
         elif scope["type"] == "http":
             response = await self._page(scope["path"])
             await response(scope, receive, send)
@@ -96,11 +100,23 @@ class DialogApplication:
             return JSONResponse({"status": "live"})
         if path != self._ready:
             return PlainTextResponse("not here\n", 404)
+        return await self._unready() or JSONResponse({"status": "ready"})
+
+    async def _unready(self) -> Response | None:
+        """Return the answer of a service whose dialogs have no database now."""
         try:
             await self._node.waiting()
         except HsmMslError as error:
             return JSONResponse({"status": "out of service", "reason": type(error).__name__}, 503)
-        return JSONResponse({"status": "ready"})
+        return None
+
+    def close(self) -> None:
+        """Close what the dialogs and the inner application stand on; the node has stopped, or never ran."""
+        if self._close is not None:
+            self._close()
+        close = getattr(self._inner, "close", None)
+        if close is not None:
+            close()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def watched_receive() -> Message:
@@ -109,6 +125,8 @@ class DialogApplication:
                 await self._node.start()
             else:
                 await self._node.stop()
+                if self._close is not None:
+                    self._close()
             return message
 
         if self._inner is not None:

@@ -46,7 +46,7 @@ def serve(path: Path, announce: Callable[[str, str], None]) -> None:
             threads=section.threads,
         )
         settings = uvicorn.Config(
-            DialogApplication(node, health=section.health),
+            DialogApplication(node, health=section.health, close=composed.close),
             log_config=None,
             access_log=False,
             lifespan="on",

@@ -34,6 +34,7 @@ from hsm_msl.service.key_sections import (
 from hsm_msl.service.sections import CapabilitiesSection, LimitsSection, ManagementSection, Section
 from hsm_msl.service.server_sections import (
     CacheSection,
+    DialogIncludeSection,
     ListenSection,
     SchemesSection,
     SessionKeysSection,
@@ -79,6 +80,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     capabilities: CapabilitiesSection = CapabilitiesSection()
     cache: CacheSection = CacheSection()
     session_keys: SessionKeysSection = SessionKeysSection()
+    dialog: DialogIncludeSection | None = None
 
 
 class ClientConfig(Section, frozen=True, kw_only=True):

@@ -32,6 +32,17 @@ class ListenSection(Section, frozen=True, kw_only=True):
     grace: Seconds = 10
 
 
+class DialogIncludeSection(Section, frozen=True, kw_only=True):
+    """``[dialog]``: secure dialogs on the same port, at ``/dialog``.
+
+    Attributes:
+        configuration: the file that describes them (``service.dialog_config``). Its ``[server]`` says nothing about
+            where to listen then, and without ``[tokens]`` its keys are in this file's tokens.
+    """
+
+    configuration: Name
+
+
 class RuleSection(Section, frozen=True, kw_only=True):
     """Schemes that some entities may use. A list that is left out leaves its question to the next rule that fits.
 

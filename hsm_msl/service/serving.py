@@ -19,6 +19,8 @@ from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.asgi import MslApplication
 from hsm_msl.service.compose.server import ComposedServer, compose_server
 from hsm_msl.service.config import read_server_config
+from hsm_msl.service.dialog_beside import with_dialogs
+from hsm_msl.service.dialog_http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.echo import echo
 from hsm_msl.service.health import Check
@@ -34,12 +36,15 @@ _LISTEN_PROBLEMS = {
 }
 
 
-def application(config: Configuration[ServerConfig], composed: ComposedServer) -> MslApplication:
-    """Return the ASGI application of a composed server.
+def application(config: Configuration[ServerConfig], composed: ComposedServer) -> MslApplication | DialogApplication:
+    """Return the ASGI application of a composed server, with the dialogs its configuration names.
 
     Args:
         config: the configuration it was composed from.
         composed: the server; the application closes it when the service stops.
+
+    Raises:
+        ConfigurationError, BackendError, StoreError: a listener or the dialogs cannot be opened.
     """
     listen = config.document.server
     health = Health(
@@ -49,7 +54,7 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
         config.document.management or ManagementSection(),
     )
     composed.metrics.also(health.samples)
-    return MslApplication(
+    inner = MslApplication(
         composed.server,
         load=composed.load,
         counts=composed.counts,
@@ -62,6 +67,7 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
         threads=listen.threads,
         inline=listen.inline and config.document.session_keys.residency == "host",
     )
+    return with_dialogs(config, composed, inner)
 
 
 def management(

@@ -15,9 +15,11 @@ from typing import IO
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from dialog_authority import Authority
 from dialog_world import World
+from hsm_msl.audit.verification import read_checkpoint, read_records, verify_log
 from softhsm_fixture import softhsm_module
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +179,79 @@ def test_trust_by_issuer_and_a_revocation_without_a_restart(place: Place) -> Non
     assert "is revoked" in (place.directory / "stock.log").read_text()
 
 
+IN_WORKERS = """
+[tokens.demo]
+module = "softhsm"
+label = "dialog-demo"
+pin = "file:pins/user.pin"
+workers = 1
+deadline_seconds = 30
+"""
+IN_A_SET = """
+[tokens.again]
+module = "softhsm"
+label = "dialog-demo"
+pin = "file:pins/user.pin"
+
+[token_sets.both]
+tokens = ["demo", "again"]
+mode = "spread"
+"""
+
+
+def test_tokens_in_workers_and_in_a_set(place: Place) -> None:
+    """One service's token is in a worker process; the other's is two, one in a worker and one in the service."""
+
+    def configured(name: str, other: str, url: str = "") -> Path:
+        path = place.configure(name, other, url=url)
+        alone = path.read_text()
+        table = alone[alone.index("[tokens.demo]") : alone.index("[store]")]
+        path.write_text(alone.replace(table, IN_WORKERS + (IN_A_SET if name == "stock" else "") + "\n"))
+        return path
+
+    orders, stock = configured("orders", "stock"), configured("stock", "orders")
+    with place.serve(orders) as orders_url, place.serve(stock) as stock_url:
+        configured("orders", "stock", url=stock_url)
+        configured("stock", "orders", url=orders_url)
+        place.run("bindings", orders)
+        place.run("bindings", stock)
+        dialog = place.run("open", orders, "urn:demo:stock").strip()
+        place.run("send", orders, dialog, "order", "three chairs")
+        assert "order: three chairs" in place.run("receive", stock, "--wait", 30)
+        place.run("send", stock, dialog, "answer", "reserved")
+        assert "answer: reserved" in place.run("receive", orders, dialog, "--wait", 30)
+        place.run("rotate", stock, "urn:demo:orders")
+        place.run("send", stock, dialog, "answer", "ready")
+        assert "answer: ready" in place.run("receive", orders, dialog, "--wait", 30)
+
+
+def test_session_keys_that_stay_in_the_token(place: Place) -> None:
+    """``stock`` keeps its session keys in its token; ``orders`` does not, and says split_keys."""
+
+    def configured(name: str, other: str, url: str = "") -> Path:
+        path = place.configure(name, other, url=url)
+        text = path.read_text()
+        if name == "stock":
+            text = text.replace("[store]", '[session_keys]\nresidency = "token"\n\n[store]')
+        else:
+            text = text.replace("suites = [2]", "suites = [2]\nsplit_keys = true")
+        path.write_text(text)
+        return path
+
+    orders, stock = configured("orders", "stock"), configured("stock", "orders")
+    with place.serve(orders) as orders_url, place.serve(stock) as stock_url:
+        configured("orders", "stock", stock_url)
+        configured("stock", "orders", orders_url)
+        place.run("bindings", orders)
+        place.run("bindings", stock)
+        dialog = place.run("open", orders, "urn:demo:stock").strip()
+        place.run("send", orders, dialog, "order", "three chairs")
+        assert "order: three chairs" in place.run("receive", stock, "--wait", 30)
+        place.run("send", stock, dialog, "answer", "reserved")
+        assert "answer: reserved" in place.run("receive", orders, dialog, "--wait", 30)
+        assert place.run("shift", stock, dialog) == "generation 2\n"
+
+
 def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
     config = place.configure("orders", "stock")
     assert "0 dialogs" in place.run("show", config, "ffffffff", code=1)
@@ -185,7 +260,17 @@ def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
     for old, new, words in (
         ("orders.kek.v1", "stock.kek.v1", "belongs to another key"),
         ("dialog-demo", "no-such-token", "no-such-token"),
+        ('label = "dialog-demo"', 'label = "dialog-demo"\nparameters = "x"', "tokens.demo: initialising"),
+        (
+            'label = "dialog-demo"',
+            'label = "dialog-demo"\nvendor = "softhms"',
+            "tokens.demo.vendor: no vendor profile",
+        ),
+        ('label = "dialog-demo"', 'label = "dialog-demo"\nrecycle_after = 1', "tokens.demo.recycle_after"),
+        ('label = "dialog-demo"\n', "", "tokens.demo.label: this key is required"),
         ("suites = [2]", "suites = [9]", "bindings"),
+        ("suites = [2]", "suites = [2, 3]", "suite 3 cannot be used"),
+        ("suites = [2]", "suites = [4]\nsplit_keys = true", "split_keys: suite 4"),
         ("count = 3", "count = 0", "a rate needs a count"),
         ('signing = ["stock.signing.pem"]', 'signing = ["stock.toml"]', "no certificate"),
         ('signing = ["stock.signing.pem"]', "", "trusts nobody"),
@@ -210,3 +295,25 @@ def test_a_recorded_packet_is_shown_without_keys(place: Place, tmp_path: Path) -
         assert word in shown
     file.write_bytes(packet[:-1])
     assert "not CBOR" in place.run("verify-packet", file, code=1)
+
+
+def test_a_service_keeps_an_audit_log_that_verifies_with_the_public_key_alone(place: Place) -> None:
+    config = place.configure("orders", "stock")
+    text = config.read_text()
+    config.write_text(text + '\n[audit]\nfile = "orders.audit.jsonl"\nsigning_key = "audit.signing.v1"\n')
+    log = place.directory / "orders.audit.jsonl"
+    with place.serve(config):
+        place.run("bindings", config)  # an operator who looks leaves no record
+    spki = place.directory / "audit.pem"
+    place.provision("public-key", DEMO / "ceremony.toml", "audit.signing.v1", "--out", spki)
+    events = [record.event for record in read_records(log)]
+    assert events == ["server started", "server stopped", "checkpoint"]
+    started = next(read_records(log)).details
+    assert started["identity"] == "urn:demo:orders"
+    assert "dialog-demo" in started["token demo"]
+    key = load_pem_public_key(spki.read_bytes()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    known = read_checkpoint(place.directory / "orders.audit.jsonl.checkpoint").head
+    assert verify_log([log], key, known=[known]).problem is None
+    config.write_text(text + '\n[audit]\nfile = "other.jsonl"\nsigning_key = "audit.signing.v7"\n')
+    assert "audit.signing_key" in place.run("serve", config, code=78)
+    assert [record.event for record in read_records(place.directory / "other.jsonl")] == ["start refused"]

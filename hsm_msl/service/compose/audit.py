@@ -27,10 +27,11 @@ from hsm_msl.service.audit_section import AuditSection
 
 _LOG = logging.getLogger("hsm_msl.audit")
 
-Occasion = Literal["serve", "check"]
+Occasion = Literal["serve", "check", "look"]
+"""Why everything is opened: to serve, to be tried, or to be looked at by an operator, which leaves no record."""
 
-_BEGUN: Mapping[Occasion, str] = {"serve": "server started", "check": "configuration checked"}
-_REFUSED: Mapping[Occasion, str] = {"serve": "start refused", "check": "configuration refused"}
+_BEGUN = {"serve": "server started", "check": "configuration checked"}
+_REFUSED = {"serve": "start refused", "check": "configuration refused"}
 _ENDED = "server stopped"
 
 
@@ -69,7 +70,8 @@ class Journal:
         """Write that the process does not come into service."""
         if isinstance(error, PinRefusedError):
             self.record("PIN refused", {"reason": str(error)})
-        self.record(_REFUSED[self.occasion], {**self._about(), "reason": str(error)})
+        if self.audit is not None:
+            self.record(_REFUSED[self.occasion], {**self._about(), "reason": str(error)})
 
     def begin(
         self,
@@ -146,7 +148,7 @@ def open_journal(
     Raises:
         ConfigurationError: the log was cut, or cannot be read; names the key.
     """
-    if section is None:
+    if section is None or occasion == "look":
         return Journal(config, None, None, occasion)
 
     def now() -> str:

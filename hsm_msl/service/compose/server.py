@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from hsm_msl.backend.any_token import AnyToken
 from hsm_msl.backend.software import SoftwareEphemeralKeys
 from hsm_msl.backend.token_vault import TokenVault
 from hsm_msl.crypto.sealing import HostVault
@@ -67,6 +68,7 @@ class ComposedServer:
         ring: the token keys.
         state: stores and rules.
         load: counts the messages in work.
+        token: returns a token of the configuration, for the key that asks and the name of the token, if it has one.
         counts: counts what became of messages.
         metrics: what this process exports.
         deep: returns checks that use every key and the store.
@@ -86,6 +88,7 @@ class ComposedServer:
     drift: Callable[[], Iterable[Check]]
     journal: Journal
     _closing: ExitStack = field(repr=False)
+    token: Callable[[str, str | None], AnyToken] = field(repr=False)
 
     @property
     def identity(self) -> str:
@@ -170,6 +173,7 @@ def compose_server(
             composition.drift,
             journal,
             closing.pop_all(),
+            composition.sources.token,
         )
 
 

@@ -1,0 +1,93 @@
+"""Secure dialogs on the port of an MSL server: one process, one listener, one login to the token."""
+
+from __future__ import annotations
+
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from starlette.types import Receive, Scope, Send
+
+from hsm_msl.service.compose.keys import KeySources
+from hsm_msl.service.compose.server import ComposedServer
+from hsm_msl.service.config import read_server_config
+from hsm_msl.service.dialog_compose import ComposedDialogs, compose_dialogs
+from hsm_msl.service.dialog_config import read_dialog_config
+from hsm_msl.service.dialog_http import DialogApplication, HttpTransport
+from hsm_msl.service.dialog_node import DialogNode
+from hsm_msl.service.documents import Configuration, ServerConfig
+
+
+class ClosingApplication(Protocol):
+    """An ASGI application that lets go of what it stands on when the service stops."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection (the protocol's own signature)."""
+
+    def close(self) -> None:
+        """Let go now, when it never served."""
+
+
+_Inner = TypeVar("_Inner", bound=ClosingApplication)
+
+
+def with_dialogs(
+    config: Configuration[ServerConfig], composed: ComposedServer, inner: _Inner
+) -> _Inner | DialogApplication:
+    """Return an MSL server's application, behind one that takes packets where ``[dialog]`` names a file.
+
+    Args:
+        config: the MSL server's configuration.
+        composed: the MSL server; its tokens hold the dialogs' keys when their own file names no token.
+        inner: answers everything but packets.
+
+    Raises:
+        ConfigurationError, BackendError, StoreError: something the dialogs' file names cannot be opened or used.
+    """
+    section = config.document.dialog
+    if section is None:
+        return inner
+    if config.document.server.workers != 1:
+        raise config.error(
+            "dialog",
+            "needs server.workers = 1: a process that holds dialogs is one node with its own incarnation; run several"
+            " services on one PostgreSQL, each with its own service.node",
+        )
+    dialogs = compose_dialogs(read_dialog_config(config.resolve(section.configuration)), token=composed.token)
+    node = DialogNode(
+        dialogs.engine,
+        dialogs.store,
+        HttpTransport(),
+        node=dialogs.node,
+        mirror=dialogs.mirror,
+        threads=dialogs.threads,
+    )
+    return DialogApplication(node, health=config.document.server.health, inner=inner, close=dialogs.close)
+
+
+def open_dialogs(path: Path) -> ComposedDialogs:
+    """Open the dialogs that a file describes: a service's own, or an MSL server's that names one under ``[dialog]``.
+
+    Raises:
+        ConfigurationError, BackendError, StoreError: something cannot be opened; the text says what to do.
+    """
+    with suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):  # told better by who reads it in earnest
+        if "dialog" in tomllib.loads(path.read_text(encoding="utf-8")):
+            return _of_server(read_server_config(path))
+    return compose_dialogs(read_dialog_config(path), occasion="look")
+
+
+def _of_server(config: Configuration[ServerConfig]) -> ComposedDialogs:
+    section = config.document.dialog
+    if section is None:
+        raise config.error("dialog", "is empty")
+    sources = KeySources(config)
+    try:
+        beside = read_dialog_config(config.resolve(section.configuration))
+        dialogs = compose_dialogs(beside, token=sources.token, occasion="look")
+    except BaseException:
+        sources.close()
+        raise
+    dialogs.closing.callback(sources.close)
+    return dialogs
