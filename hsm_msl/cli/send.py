@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from hsm_msl.cli.failures import PROTOCOL, UNAVAILABLE, USAGE, CommandError
-from hsm_msl.msl.conversation import ErrorResponseError, Response
+from hsm_msl.msl.conversation import ErrorResponseError, Payload, Response
 from hsm_msl.service.compose.client import compose_client
 from hsm_msl.service.config import read_client_config
-from hsm_msl.service.http_client import HttpClient, TransportError
+from hsm_msl.service.http_client import TransportError
+from hsm_msl.service.http_stream import HttpStreamClient
+from hsm_msl.service.spool import HELD_BYTES, Spool
+
+_READ_BYTES = 1 << 16
 
 
 def send(
@@ -23,7 +30,7 @@ def send(
     repeat: int,
     explain: bool,
 ) -> None:
-    """Send a message and write its reply.
+    """Send a message of any length and write its reply.
 
     Args:
         path: the client's configuration file.
@@ -40,45 +47,62 @@ def send(
         MslError, TruncatedMessageError: the answer is refused.
     """
     config = read_client_config(path)
-    payload = _payload(data, file)
-    with closing(compose_client(config)) as client:
+    with ExitStack() as closing:
+        payload = _payload(data, file, closing)
+        client = compose_client(config)
+        closing.callback(client.close)
         try:
-            with HttpClient(client.msl, url, timeout=config.document.server.timeout) as http:
-                for _ in range(repeat):
-                    response = http.request(client.message(payload))
-                    if explain:
-                        _explain(response)
+            http = closing.enter_context(HttpStreamClient(client.msl, url, timeout=config.document.server.timeout))
+            for _ in range(repeat):
+                # Held till it is complete: an answer that breaks off is no answer.
+                reply = closing.enter_context(Spool(os.urandom))
+                response = http.request(client.message(payload), reply.write)
+                if explain:
+                    _explain(response)
         except TransportError as error:
             raise CommandError(f"{error}; is the server running there?", UNAVAILABLE) from None
         except ErrorResponseError as error:
             raise CommandError(f"the server refused the message: {error}", PROTOCOL) from None
-    if explain:
-        sys.stderr.writelines(f"{purpose}: {place}\n" for purpose, place in client.places)
-    _deliver(response.payload, output)
+        if explain:
+            sys.stderr.writelines(f"{purpose}: {place}\n" for purpose, place in client.places)
+        _deliver(reply.pieces(), output)
 
 
-def _payload(data: str | None, file: Path | None) -> bytes:
+def _payload(data: str | None, file: Path | None, closing: ExitStack) -> Payload:
     if data is not None and file is not None:
         raise CommandError("say what to send either as DATA or with --file, not both", USAGE)
     if data is not None:
         return data.encode("utf-8", "surrogateescape")
-    if file is None:
-        return sys.stdin.buffer.read()
+    if file is not None and file.is_file() and file.stat().st_size > HELD_BYTES:
+        next(_read(file))
+        return partial(_read, file)
+    # What is small, or cannot be opened a second time, is kept: an error may ask for it again.
+    pieces = iter(lambda: sys.stdin.buffer.read(_READ_BYTES), b"") if file is None else _read(file)
+    spool = closing.enter_context(Spool(os.urandom).fill(pieces))
+    return b"".join(spool.pieces()) if spool.length <= HELD_BYTES else spool.pieces
+
+
+def _read(file: Path) -> Iterator[bytes]:
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            while piece := opened.read(_READ_BYTES):
+                yield piece
     except OSError as error:
         raise CommandError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def _deliver(reply: bytes, output: Path | None) -> None:
+def _deliver(reply: Iterator[bytes], output: Path | None) -> None:
     if output is None:
-        sys.stdout.buffer.write(reply)
-        if sys.stdout.isatty() and not reply.endswith(b"\n"):
+        last = b""
+        for last in reply:
+            sys.stdout.buffer.write(last)
+        if sys.stdout.isatty() and not last.endswith(b"\n"):
             sys.stdout.buffer.write(b"\n")
         sys.stdout.buffer.flush()
         return
     try:
-        output.write_bytes(reply)
+        with output.open("wb") as opened:
+            opened.writelines(reply)
     except OSError as error:
         raise CommandError(f"{output}: cannot be written: {error.strerror}") from None
 

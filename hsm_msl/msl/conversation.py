@@ -24,6 +24,10 @@ EntitySource = Callable[[ResponseCode], LocalEntity | None]
 """Gives the entity to authenticate as after an error; None when there is no other data to offer."""
 
 
+Payload = bytes | Callable[[], Iterable[bytes]]
+"""Application data, or a function that opens it as pieces, anew for each attempt to send it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One application message to send.
@@ -40,7 +44,7 @@ class Message:
         service_tokens: changes the service tokens this message carries.
     """
 
-    payload: bytes | Callable[[], Iterable[bytes]]
+    payload: Payload
     user: str | None = None
     user_auth: UserAuthSource | None = None
     encrypted: bool = True

@@ -44,7 +44,7 @@ class HttpClient:
 
     def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._client = client
-        self._url = _checked(url)
+        self._url = checked(url)
         self._timeout = timeout
         # Proxies of the environment are for browsing; a message for an HSM service goes where it was told to go.
         self._http = httpx.Client(timeout=timeout, trust_env=False)
@@ -120,7 +120,7 @@ class AsyncHttpClient:
 
     def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._client = client
-        self._url = _checked(url)
+        self._url = checked(url)
         self._timeout = timeout
         self._http = httpx.AsyncClient(timeout=timeout, trust_env=False)
 
@@ -184,7 +184,8 @@ def _on_loop(loop: asyncio.AbstractEventLoop, resolved: asyncio.Event) -> Callab
     return wake
 
 
-def _checked(url: str) -> str:
+def checked(url: str) -> str:
+    """Return a URL that can be used. Raises TransportError."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -207,5 +208,10 @@ def _unanswered(url: str, error: httpx.HTTPError) -> TransportError:
 def _accepted(url: str, status: int, body: bytes) -> bytes:
     if status == httpx.codes.OK:
         return body
+    raise refused(url, status, body)
+
+
+def refused(url: str, status: int, body: bytes) -> TransportError:
+    """Return the error of an answer that is not MSL; its first line says why, as a rule."""
     text = body[:_STATUS_TEXT_BYTES].decode("utf-8", "replace").strip().splitlines()
-    raise TransportError(f"{url} answered HTTP {status}" + (f": {text[0]}" if text else ""))
+    return TransportError(f"{url} answered HTTP {status}" + (f": {text[0]}" if text else ""))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
 
 import httpx
 
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Transmit, Wait
-from hsm_msl.service.http_client import DEFAULT_TIMEOUT, TransportError, WaitTimeoutError
+from hsm_msl.service.http_client import DEFAULT_TIMEOUT, TransportError, WaitTimeoutError, checked, refused
 
 
 def wait_for(step: Wait, seconds: float) -> None:
@@ -35,13 +37,24 @@ class HttpStreamClient:
         client: the engine.
         url: where the server listens.
         timeout: seconds for each step.
+
+    Raises:
+        TransportError: the URL cannot be used.
     """
 
     def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._client = client
-        self._url = url
+        self._url = checked(url)
         self._timeout = timeout
         self._http = httpx.Client(timeout=timeout, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close every connection."""
@@ -90,9 +103,10 @@ class HttpStreamClient:
             reply = opened.enter_context(self._http.stream("POST", self._url, content=content))
         except httpx.HTTPError as error:
             raise TransportError(f"no answer from {self._url}: {str(error) or type(error).__name__}") from error
+        pieces = reply.iter_bytes()
         if reply.status_code != httpx.codes.OK:
-            raise TransportError(f"{self._url} answered HTTP {reply.status_code}")
-        return reply.iter_bytes()
+            raise refused(self._url, reply.status_code, self._next(pieces))
+        return pieces
 
     def _next(self, pieces: Iterator[bytes]) -> bytes:
         try:

@@ -26,11 +26,13 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     """``[limits]``: sizes in bytes.
 
     Attributes:
-        request: the largest request body.
+        request: the largest request body that is taken whole.
+        streamed: the largest one that is taken in pieces, by applications that can (the echo can); 0 for any length.
         chunk: application bytes per payload chunk written.
     """
 
     request: Annotated[int, msgspec.Meta(ge=1024, le=1024 * 1024 * 1024)] = 16 * 1024 * 1024
+    streamed: Count = 1024 * 1024 * 1024
     chunk: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)] = DEFAULT_CHUNK_BYTES
 
 

@@ -16,17 +16,19 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.msl.streaming import StreamApplication
 from hsm_msl.service.asgi import MslApplication
 from hsm_msl.service.compose.server import ComposedServer, compose_server
 from hsm_msl.service.config import read_server_config
 from hsm_msl.service.dialog_beside import with_dialogs
 from hsm_msl.service.dialog_http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
-from hsm_msl.service.echo import echo
+from hsm_msl.service.echo import echo, echo_stream
 from hsm_msl.service.health import Check
 from hsm_msl.service.health_pages import Health
 from hsm_msl.service.management import ManagementListener, ManagementPages, open_management
 from hsm_msl.service.sections import ManagementSection
+from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
 
 _BACKLOG = 2048
 _LISTEN_PROBLEMS = {
@@ -36,12 +38,15 @@ _LISTEN_PROBLEMS = {
 }
 
 
-def application(config: Configuration[ServerConfig], composed: ComposedServer) -> MslApplication | DialogApplication:
+def application(
+    config: Configuration[ServerConfig], composed: ComposedServer, stream: StreamApplication | None = None
+) -> MslApplication | StreamingMslApplication | DialogApplication:
     """Return the ASGI application of a composed server, with the dialogs its configuration names.
 
     Args:
         config: the configuration it was composed from.
         composed: the server; the application closes it when the service stops.
+        stream: answers messages that are long, piece by piece; without it they are refused.
 
     Raises:
         ConfigurationError, BackendError, StoreError: a listener or the dialogs cannot be opened.
@@ -67,7 +72,14 @@ def application(config: Configuration[ServerConfig], composed: ComposedServer) -
         threads=listen.threads,
         inline=listen.inline and config.document.session_keys.residency == "host",
     )
-    return with_dialogs(config, composed, inner)
+    if stream is None:
+        return with_dialogs(config, composed, inner)
+    limits = config.document.limits
+    whole_bytes = min(WHOLE_BYTES, limits.request)
+    streaming = StreamingMslApplication(
+        composed.server, stream, whole=inner, whole_bytes=whole_bytes, longest=limits.streamed
+    )
+    return with_dialogs(config, composed, streaming)
 
 
 def management(
@@ -100,7 +112,7 @@ def worker_application(path: str) -> ASGIApp:
     """
     set_up_logging()
     config = read_server_config(Path(path))
-    return application(config, compose_server(config, echo))
+    return application(config, compose_server(config, echo), echo_stream)
 
 
 def set_up_logging() -> None:
@@ -158,7 +170,7 @@ def serve(config: Configuration[ServerConfig], announce: Callable[[str, Composed
     try:
         composed.check()
         listener = listen(config)
-        app = application(config, composed)
+        app = application(config, composed, echo_stream)
     except BaseException:
         composed.close()
         raise

@@ -12,9 +12,10 @@ import logging
 import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from hsm_msl.errors import BackendError, HsmMslError
 from hsm_msl.msl.server import MslServer
@@ -22,6 +23,9 @@ from hsm_msl.msl.streaming import BrokenReplyError, StreamApplication, serve
 from hsm_msl.service.asgi import MSL_MEDIA_TYPE
 
 _LOG = logging.getLogger("hsm_msl.service")
+WHOLE_BYTES = 1 << 18
+"""The largest request body that counts as not long, unless said otherwise."""
+
 _PLACES = 4
 _POST_ONLY = {"allow": "POST"}
 
@@ -30,15 +34,28 @@ class ClientGoneError(HsmMslError):
     """The client closed the connection in the middle of its request."""
 
 
+class Whole(Protocol):
+    """An ASGI application for messages that arrive whole."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
 class StreamingMslApplication:
     """Serves a streaming application of one MSL server over ASGI.
 
     Args:
-        server: the engine; its own whole-message application is not used.
+        server: the engine; its own whole-message application is not used here.
         application: from a request and the pieces of its payload to the pieces of the reply.
+        whole: answers requests that are not long, and everything that is no message; without it, everything streams.
+        whole_bytes: the largest request body that is not long.
         close: called once when the service stops.
         threads: exchanges that may run at once; more wait.
         seconds: how long one piece may take to come or go.
+        longest: the largest request body, bytes; 0 for any length.
     """
 
     def __init__(
@@ -46,52 +63,79 @@ class StreamingMslApplication:
         server: MslServer,
         application: StreamApplication,
         *,
+        whole: Whole | None = None,
+        whole_bytes: int = WHOLE_BYTES,
         close: Callable[[], None] = lambda: None,
         threads: int = 32,
         seconds: float = 60.0,
+        longest: int = 0,
     ) -> None:
         self._server = server
         self._application = application
+        self._whole = whole
+        self._whole_bytes = whole_bytes
         self._close = close
         self._pool = ThreadPoolExecutor(threads, "msl-stream")
         self._seconds = seconds
+        self._longest = longest
+
+    def close(self) -> None:
+        """Let go of everything; done by itself when a service that was started stops."""
+        self._pool.shutdown()
+        if self._whole is not None:
+            self._whole.close()
+        self._close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (the protocol's own signature)."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._lifespan(scope, receive, send)
         elif scope["type"] == "http":
-            if scope["method"] != "POST":
-                await PlainTextResponse("send MSL messages with POST\n", 405, _POST_ONLY)(scope, receive, send)
+            if scope["method"] == "POST":
+                await self._message(scope, receive, send)
+            elif self._whole is not None:
+                await self._whole(scope, receive, send)
             else:
-                await self._exchange(scope, receive, send)
+                await PlainTextResponse("send MSL messages with POST\n", 405, _POST_ONLY)(scope, receive, send)
+
+    async def _message(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        if 0 < self._longest < declared:
+            await self._refuse(scope, receive, send)
+            return
+        if self._whole is None:
+            await self._exchange(scope, receive, send)
+            return
+        # What comes soon and is short goes the quick way; memory holds no more than this of one that does not.
+        begun = [await receive()]
+        size = len(begun[0].get("body", b""))
+        while size <= self._whole_bytes and begun[-1].get("more_body", False):
+            begun.append(await receive())
+            size += len(begun[-1].get("body", b""))
+        long = size > self._whole_bytes or begun[-1].get("more_body", False)
+        answer = self._exchange if long else self._whole
+        await answer(scope, _again(begun, receive), send)
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        pieces: queue.Queue[bytes | None] = queue.Queue()
-        places = asyncio.Semaphore(_PLACES)
+        request = _Request(loop, receive, self._seconds, self._longest)
         started = False
-
-        def take() -> bytes:
-            piece = pieces.get(timeout=self._seconds)
-            loop.call_soon_threadsafe(places.release)
-            if piece is None:
-                raise ClientGoneError("the client closed the connection in the middle of its request")
-            return piece
 
         def give(event: dict[str, object]) -> None:
             asyncio.run_coroutine_threadsafe(_send(send, event), loop).result(self._seconds)
 
         def run() -> None:
             nonlocal started
-            for piece in serve(self._server.exchange(), take, self._application):
+            for piece in serve(self._server.exchange(), request.take, self._application):
+                if request.too_long:
+                    return
                 if not started:
                     headers = [(b"content-type", MSL_MEDIA_TYPE.encode())]
                     give({"type": "http.response.start", "status": 200, "headers": headers})
                     started = True
                 give({"type": "http.response.body", "body": piece, "more_body": True})
 
-        feeding = asyncio.create_task(_feed(receive, pieces, places))
+        feeding = asyncio.create_task(request.feed())
         try:
             await loop.run_in_executor(self._pool, run)
         except BrokenReplyError as error:
@@ -104,41 +148,96 @@ class StreamingMslApplication:
             return
         finally:
             feeding.cancel()
+        if request.too_long and not started:
+            await self._refuse(scope, receive, send)
+            return
         if not started:
             headers = [(b"content-type", MSL_MEDIA_TYPE.encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        text = f"the request is larger than {self._longest} bytes\n"
+        await PlainTextResponse(text, 413, {"connection": "close"})(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._whole is not None:
+            await self._whole(scope, receive, send)
+            self._pool.shutdown()
+            self._close()
+            return
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             else:
-                self._pool.shutdown()
-                self._close()
+                self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
 
+class _Request:
+    """The body of one request, taken piece by piece by another thread; a few places hold the transport back.
+
+    Args:
+        loop: where the transport lives.
+        receive: gives its events.
+        seconds: how long one piece may take to come.
+        longest: the largest body, bytes; 0 for any length.
+
+    Attributes:
+        too_long: whether the body turned out to be larger than that; the exchange has seen it break off.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, seconds: float, longest: int) -> None:
+        self._loop = loop
+        self._receive = receive
+        self._seconds = seconds
+        self._longest = longest
+        self._pieces: queue.Queue[bytes | None] = queue.Queue()
+        self._places = asyncio.Semaphore(_PLACES)
+        self.too_long = False
+
+    def take(self) -> bytes:
+        """Return the next piece, or empty bytes at the end. Raises ClientGoneError."""
+        piece = self._pieces.get(timeout=self._seconds)
+        self._loop.call_soon_threadsafe(self._places.release)
+        if piece is None:
+            raise ClientGoneError("the client closed the connection in the middle of its request")
+        return piece
+
+    async def feed(self) -> None:
+        """Pass the body on as places get free."""
+        length = 0
+        while True:
+            await self._places.acquire()
+            message = await self._receive()
+            body = message.get("body", b"")
+            length += len(body)
+            self.too_long = 0 < self._longest < length
+            if message["type"] != "http.request" or self.too_long:
+                self._pieces.put(None)
+                return
+            if body:
+                self._pieces.put(body)
+            else:
+                self._places.release()
+            if not message.get("more_body", False):
+                await self._places.acquire()
+                self._pieces.put(b"")
+                return
+
+
+def _again(events: list[Message], receive: Receive) -> Receive:
+    """Return what gives events once more, and then goes on."""
+    first = iter(events)
+
+    async def following() -> Message:
+        event = next(first, None)
+        return await receive() if event is None else event
+
+    return following
+
+
 async def _send(send: Send, event: dict[str, object]) -> None:
     await send(event)
-
-
-async def _feed(receive: Receive, pieces: queue.Queue[bytes | None], places: asyncio.Semaphore) -> None:
-    """Pass the request on; the semaphore holds the transport back while the exchange is busy."""
-    while True:
-        await places.acquire()
-        message = await receive()
-        if message["type"] != "http.request":
-            pieces.put(None)
-            return
-        body = message.get("body", b"")
-        if body:
-            pieces.put(body)
-        else:
-            places.release()
-        if not message.get("more_body", False):
-            await places.acquire()
-            pieces.put(b"")
-            return

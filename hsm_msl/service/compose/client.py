@@ -18,7 +18,7 @@ from hsm_msl.errors import BackendConfigurationError, ConfigurationError, Respon
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.client_state import ClientState, SessionSeal
 from hsm_msl.msl.context import MslContext
-from hsm_msl.msl.conversation import KeyRequestSource, Message
+from hsm_msl.msl.conversation import KeyRequestSource, Message, Payload
 from hsm_msl.msl.entityauth.defaults import EntityParts, entity_auth_schemes
 from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
 from hsm_msl.msl.keyx.base import KeyExchange, PendingKeyRequest
@@ -65,8 +65,12 @@ class ComposedClient:
     _config: Configuration[ClientConfig]
     _closing: ExitStack = field(repr=False)
 
-    def message(self, payload: bytes) -> Message:
-        """Return an application message protected and authenticated as the configuration says."""
+    def message(self, payload: Payload) -> Message:
+        """Return an application message protected and authenticated as the configuration says.
+
+        Args:
+            payload: the application data, or a function that opens it as pieces.
+        """
         section = self._config.document.message
         user = self._config.document.user
         return Message(
