@@ -30,19 +30,22 @@ class DriftRecord:
         self._record = record
         self._known: dict[str, str] = {}
 
-    def found(self, label: str, problem: str | None) -> None:
-        """Take up what a comparison found.
+    def found(self, label: str, problem: str | None) -> bool:
+        """Take up what a comparison found, and tell whether it is another thing than the last time.
 
         Args:
             label: the key's label.
             problem: from ``drift``.
         """
+        if self._known.get(label) == problem:
+            return False
         if problem is None:
-            if self._known.pop(label, None) is not None:
-                self._record("drift gone", {"key": label})
-        elif self._known.get(label) != problem:
+            del self._known[label]
+            self._record("drift gone", {"key": label})
+        else:
             self._known[label] = problem
             self._record("drift found", {"key": label, "problem": problem})
+        return True
 
 
 def drift(label: str, key: AnyKey, check: KeyCheck) -> str | None:

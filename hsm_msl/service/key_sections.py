@@ -92,6 +92,7 @@ class ManifestSection(Section, frozen=True, kw_only=True):
         usage: directory of the usage reports that ``hsm-provision retire`` reads, by custom ``records/usage``; each
             process leaves one file there. Nothing is counted when left out.
         report_every: seconds between two reports.
+        compare_every: seconds between two comparisons of the keys in use with the manifest.
     """
 
     file: Name
@@ -100,6 +101,7 @@ class ManifestSection(Section, frozen=True, kw_only=True):
     every: Seconds = 5
     usage: Name | None = None
     report_every: Seconds = 60
+    compare_every: Seconds = 3600
 
 
 class KeyFiles(Section, frozen=True, kw_only=True):

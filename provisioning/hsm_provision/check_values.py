@@ -4,6 +4,8 @@ Each kind of key has the one method its usage flags allow, so that no key needs 
 
 * ``ecb-zero``: AES in ECB mode over one zero block (keys that encrypt);
 * ``wrap-zero``: RFC 3394 wrap of sixteen zero bytes (keys that wrap and may not encrypt);
+* ``derive-zero``: AES in ECB mode over one zero block under the 16-byte key derived (SP 800-108, AES-CMAC, as in
+  ``hsm_msl.backend.derived``) with sixteen zero bytes as label and as context (keys that derive);
 * ``hmac-label``: HMAC-SHA256 over a constant text (keys that authenticate);
 * ``spki-sha256``: SHA-256 of the public half, SubjectPublicKeyInfo DER (key pairs).
 
@@ -20,9 +22,10 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
+from hsm_msl.backend.derived import SoftwareDerivationKey
 from hsm_provision.profiles import KeyProfile
 
-CheckMethod = Literal["ecb-zero", "wrap-zero", "hmac-label", "spki-sha256"]
+CheckMethod = Literal["ecb-zero", "wrap-zero", "derive-zero", "hmac-label", "spki-sha256"]
 
 HMAC_TEXT = b"hsm-provision check value v1"
 ZERO_BLOCK = bytes(16)
@@ -47,6 +50,8 @@ def check_method(profile: KeyProfile) -> CheckMethod:
         return "spki-sha256"
     if profile.type == "hmac-sha256":
         return "hmac-label"
+    if "derive" in profile.usage:
+        return "derive-zero"
     return "ecb-zero" if "encrypt" in profile.usage else "wrap-zero"
 
 
@@ -67,6 +72,8 @@ def check_value_of_secret(profile: KeyProfile, secret: bytes) -> CheckValue:
         return symmetric_check_value(method, hmac.digest(secret, HMAC_TEXT, "sha256"))
     if method == "wrap-zero":
         return symmetric_check_value(method, aes_key_wrap(secret, ZERO_BLOCK))
+    if method == "derive-zero":
+        secret = SoftwareDerivationKey(secret).derive(ZERO_BLOCK, ZERO_BLOCK, len(ZERO_BLOCK))
     # One constant block for a check value, never data: the mode's weakness does not apply.
     encryptor = Cipher(algorithms.AES(secret), modes.ECB()).encryptor()  # noqa: S305  # see above
     return symmetric_check_value(method, encryptor.update(ZERO_BLOCK))

@@ -15,6 +15,7 @@ _GENERATION: Mapping[KeyKind, str] = {
 }
 _USE: Mapping[tuple[KeyKind, str], tuple[str, ...]] = {
     ("aes", "encrypt"): ("AES_CBC", "AES_ECB"),
+    ("aes", "derive"): ("AES_ECB_ENCRYPT_DATA",),
     ("aes", "wrap"): ("AES_KEY_WRAP",),
     ("hmac-sha256", "sign"): ("SHA256_HMAC",),
     ("rsa", "sign"): ("SHA256_RSA_PKCS",),

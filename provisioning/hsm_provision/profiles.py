@@ -22,7 +22,8 @@ BackupRule = Literal["none", "at-creation"]
 
 SAFE_USAGES: Mapping[KeyKind, tuple[frozenset[str], ...]] = {
     # One purpose per key. Wrapping beside data decryption would open wrapped keys in host memory (field note M7).
-    "aes": (frozenset({"encrypt", "decrypt"}), frozenset({"wrap", "unwrap"})),
+    # Deriving is encrypting for the token, so a key that derives encrypts, and does nothing else.
+    "aes": (frozenset({"encrypt", "decrypt"}), frozenset({"wrap", "unwrap"}), frozenset({"encrypt", "derive"})),
     "hmac-sha256": (frozenset({"sign", "verify"}),),
     "rsa": (frozenset({"sign"}), frozenset({"decrypt"}), frozenset({"unwrap"})),
     "ec": (frozenset({"sign"}), frozenset({"derive"})),

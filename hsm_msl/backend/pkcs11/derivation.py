@@ -81,7 +81,7 @@ class TokenDerivationKey:
         def make(lease: Lease) -> Handle:
             master = parent.handle_on(lease)
             last = b"".join(
-                _masked_last_block(master, counter.to_bytes(COUNTER_BYTES) + fixed)
+                masked_last_block(master, counter.to_bytes(COUNTER_BYTES) + fixed)
                 for counter in range(1, size // BLOCK + 1)
             )
             key = master.derive_key(
@@ -99,8 +99,13 @@ class TokenDerivationKey:
         return SessionObject(self._connection, self._connection.homes.next(), make, doing, lasting=True)
 
 
-def _masked_last_block(master: Handle, message: bytes) -> bytes:
-    """Return the block whose encryption is the CMAC of ``message`` (SP 800-38B section 6.2)."""
+def masked_last_block(master: Handle, message: bytes) -> bytes:
+    """Return the block whose encryption is the CMAC of ``message`` (SP 800-38B section 6.2).
+
+    Args:
+        master: the key; the binding's exceptions pass.
+        message: what is authenticated.
+    """
     subkey = _double(_encrypt(master, _ZERO))
     whole, rest = divmod(len(message), BLOCK)
     if rest:

@@ -85,6 +85,8 @@ class KeySources:
 
     Attributes:
         places: what was asked for, and where it lives.
+        lasting: by label, the token keys that no rotation exchanges while the process runs.
+        drift: what comparisons with the manifest found.
     """
 
     def __init__(
@@ -92,7 +94,8 @@ class KeySources:
     ) -> None:
         self._config = config
         self._expected = expected
-        self._drift = DriftRecord(record)
+        self.drift = DriftRecord(record)
+        self.lasting: dict[str, AnyKey] = {}
         document = config.document
         self._tokens = Tokens(
             config.path,
@@ -171,7 +174,8 @@ class KeySources:
             return self.key_files(f"{where}.files", entity.files)
         token = self.token(f"{where}.token", entity.token)
         self.places.append((f"{what} v{entity.version}", f"in token {token.name!r}, which they never leave"))
-        return self._symmetric(where, token, entity.label.replace("{identity}", entity.identity), entity.version)
+        label = entity.label.replace("{identity}", entity.identity)
+        return self._symmetric(where, token, label, entity.version, lasting=True)
 
     def key_files(self, where: str, files: KeyFiles) -> SymmetricKeys:
         """Return keys held in files. Raises ConfigurationError."""
@@ -199,6 +203,7 @@ class KeySources:
         except (KeyNotFoundError, KeyPolicyError) as error:
             raise self._config.error("entity.label", f"{error}; {_NO_KEY}") from None
         self._compare("entity.label", label, key)
+        self.lasting[label] = key
         return key
 
     def wrapping(self, where: str, name: str | None, labels: Iterable[str]) -> Mapping[str, WrappingKey]:
@@ -210,6 +215,7 @@ class KeySources:
             raise self._config.error(f"{where}.wrapping_keys", f"{error}; {_NO_KEY}") from None
         for label, key in found.items():
             self._compare(f"{where}.wrapping_keys", label, key)
+            self.lasting[label] = key
         self.places.append((f"keys {', '.join(found)}", f"in token {token.name!r}, which they never leave"))
         return found
 
@@ -221,6 +227,7 @@ class KeySources:
         except (KeyNotFoundError, KeyPolicyError, MechanismUnsupportedError) as error:
             raise self._config.error(f"{where}.label", f"{error}; {_NO_KEY}") from None
         self._compare(f"{where}.label", label, key)
+        self.lasting[label] = key
         self.places.append((f"key {label}", f"in token {token.name!r}, which it never leaves"))
         return key
 
@@ -238,7 +245,9 @@ class KeySources:
         except ConfigurationError as error:
             raise self._config.error(f"{where}.public_key", str(error)) from None
 
-    def _symmetric(self, where: str, token: AnyToken, label: str, version: int) -> SymmetricKeys:
+    def _symmetric(
+        self, where: str, token: AnyToken, label: str, version: int, *, lasting: bool = False
+    ) -> SymmetricKeys:
         def named(role: str) -> str:
             return label.replace("{role}", role).replace("{version}", str(version))
 
@@ -256,6 +265,8 @@ class KeySources:
         for role, key in (("encryption", encryption), ("mac", mac), ("wrap", wrapping)):
             if key is not None:
                 self._compare(where, named(role), key)
+                if lasting:
+                    self.lasting[named(role)] = key
         return SymmetricKeys(encryption, mac, wrapping, f"v{version}")
 
     def _compare(self, where: str, label: str, key: AnyKey) -> None:
@@ -268,7 +279,7 @@ class KeySources:
         except MechanismUnsupportedError:
             # Its attributes were checked all the same; what this token cannot compute, verify cannot either.
             return
-        self._drift.found(label, problem)
+        self.drift.found(label, problem)
         if problem is not None:
             raise self._config.error(where, f"{problem}; see hsm-provision verify")
 

@@ -31,18 +31,19 @@ from hsm_msl.service.audit_watch import BreakerTransitions, Record, RevocationCh
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.compose.audit import Journal, Occasion, open_journal
 from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
-from hsm_msl.service.compose.keys import KeySources, Place, signing_label
+from hsm_msl.service.compose.keys import KeySources, Place
 from hsm_msl.service.compose.parts import groups
 from hsm_msl.service.compose.preshared import preshared_keys
 from hsm_msl.service.compose.rings import Rings, key_manifest
 from hsm_msl.service.compose.state import ServerState, open_state, renewal_policy
 from hsm_msl.service.compose.users import user_services
 from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
+from hsm_msl.service.drift_watch import DriftWatch
 from hsm_msl.service.event_log import EventLog, Listeners
 from hsm_msl.service.health import Check
 from hsm_msl.service.health_checks import drift_checks, key_checks, store_check
 from hsm_msl.service.key_drift import AnyKey
-from hsm_msl.service.key_sections import EccIdentity, PrivateKeyIdentity, RsaIdentity, X509Identity
+from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
 from hsm_msl.service.load import Load
 from hsm_msl.service.message_counts import MessageCounts
 from hsm_msl.service.metric_sources import message_source, token_source
@@ -152,6 +153,7 @@ def compose_server(
             composition = _Composition(config, closing, clock, random, journal)
             context = composition.context()
             composition.rings.follow(closing, composition.forget_tokens)
+            composition.watch_drift(closing)
             journal.begin(closing, composition.sources.token, composition.facts, composition.looks(journal.record))
         except HsmMslError as error:
             journal.refused(error)
@@ -249,11 +251,17 @@ class _Composition:
         """Return checks that compare the keys with the key manifest."""
         return () if self.expected is None else drift_checks(self._keys, self.expected)
 
+    def watch_drift(self, closing: ExitStack) -> None:
+        """Compare the keys with the manifest from time to time, until ``closing`` ends."""
+        section = self.config.document.key_manifest
+        if section is not None and self.expected is not None:
+            watch = DriftWatch(self._keys, self.expected, self.sources.drift, float(section.compare_every))
+            closing.callback(watch.close)
+            watch.start()
+
     def _keys(self) -> Iterator[tuple[str, AnyKey]]:
         yield from self.rings.keys()
-        entity = self.config.document.entity
-        if self.local.signing is not None and isinstance(entity, PrivateKeyIdentity):
-            yield signing_label(entity), self.local.signing
+        yield from self.sources.lasting.items()
 
     def facts(self) -> Mapping[str, str]:
         """Return what the audit log says about the server that comes into service."""

@@ -9,6 +9,8 @@ from typing import Any
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
+from hsm_msl.backend.derived import COUNTER_BYTES, fixed_data
+from hsm_msl.backend.pkcs11.derivation import masked_last_block
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of
 from hsm_provision.check_values import (
     HMAC_TEXT,
@@ -28,6 +30,17 @@ _VALUE: Mapping[tuple[str, Half], Attribute] = {
     ("hmac-sha256", "secret"): Attribute.VALUE,
     ("rsa", "private"): Attribute.PRIVATE_EXPONENT,
     ("ec", "private"): Attribute.VALUE,
+}
+_DERIVED = {
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+    Attribute.ENCRYPT: True,
+    Attribute.DECRYPT: False,
+    Attribute.SIGN: False,
+    Attribute.VERIFY: False,
+    Attribute.WRAP: False,
+    Attribute.UNWRAP: False,
+    Attribute.DERIVE: False,
 }
 _REFUSALS = frozenset({Fault.POLICY, Fault.MECHANISM})
 """A refusal is a decision about the key. An outage is not one, and fails the probe instead of passing it."""
@@ -54,6 +67,8 @@ def check_value_of_handle(session: TokenSession, profile: KeyProfile, handle: An
     method = check_method(profile)
     if method == "ecb-zero":
         output = bytes(handle.encrypt(ZERO_BLOCK, mechanism=Mechanism.AES_ECB))
+    elif method == "derive-zero":
+        output = _derive_zero(handle)
     elif method == "hmac-label":
         output = bytes(handle.sign(HMAC_TEXT, mechanism=Mechanism.SHA256_HMAC))
     else:
@@ -161,6 +176,23 @@ def zero_key(session: TokenSession) -> Any:
             Attribute.EXTRACTABLE: True,
         }
     )
+
+
+def _derive_zero(handle: Any) -> bytes:
+    """Encrypt a zero block under the key derived with zeros, as a server derives keys of entities."""
+    message = (1).to_bytes(COUNTER_BYTES) + fixed_data(ZERO_BLOCK, ZERO_BLOCK, len(ZERO_BLOCK))
+    derived = handle.derive_key(
+        KeyType.AES,
+        8 * len(ZERO_BLOCK),
+        mechanism=Mechanism.AES_ECB_ENCRYPT_DATA,
+        mechanism_param=masked_last_block(handle, message),
+        store=False,
+        template=_DERIVED,
+    )
+    try:
+        return bytes(derived.encrypt(ZERO_BLOCK, mechanism=Mechanism.AES_ECB))
+    finally:
+        derived.destroy()
 
 
 def _wrap_zero(session: TokenSession, handle: Any) -> bytes:
