@@ -35,10 +35,21 @@ class Peer:
     state: ClientState
     lock: RenewalLock
 
-    def connect(self, expected_identity: str | None = None, held: PeerTokens | None = None) -> PeerConnection:
+    def connect(
+        self,
+        expected_identity: str | None = None,
+        held: PeerTokens | None = None,
+        renew_after_messages: int = 0,
+    ) -> PeerConnection:
         offers = key_requests(self.context, ["DIFFIE_HELLMAN"])
         return PeerConnection(
-            self.context, self.state, offers, lock=self.lock, expected_identity=expected_identity, held=held
+            self.context,
+            self.state,
+            offers,
+            lock=self.lock,
+            expected_identity=expected_identity,
+            held=held,
+            renew_after_messages=renew_after_messages,
         )
 
 

@@ -166,10 +166,8 @@ def exchange_keys(context: MslContext, issuer: TokenIssuer, request: MessageHead
         return None
     master = request.master_token
     identity = request.identity or ""
-    if master is not None:
-        expired = master.is_expired(None, now)
-        if not expired and not (master.is_renewable(None, now) and issuer.renews_now(identity)):
-            return None
+    if master is not None and not master.is_expired(None, now) and not issuer.renews_now(master):
+        return None
     return respond(
         context.key_exchanges, request.key_requests, Requester(identity, master), issuer, context.authorization
     )

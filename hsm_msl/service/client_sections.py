@@ -24,7 +24,8 @@ class KeyExchangeOffer(Section, frozen=True, kw_only=True):
         schemes: key exchanges to offer, all at once; the server chooses.
         dh_group: parameters ID for DIFFIE_HELLMAN, one of ``[dh_groups]``.
         rsa_mechanism: mechanism for ASYMMETRIC_WRAPPED.
-        renew_after_messages: ask for new session keys after this many messages; 0 for never.
+        renew_after_messages: ask for new session keys after this many messages; 0 for never. A server may decline
+            before the token's renewal window, and is then asked again after as many more.
     """
 
     schemes: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)] = ("DIFFIE_HELLMAN",)

@@ -89,10 +89,16 @@ class SchemesSection(Section, frozen=True, kw_only=True):
 
 
 class RenewalRuleSection(Section, frozen=True, kw_only=True):
-    """``[[token_policy.rule]]``: entities whose tokens are never renewed inside their window."""
+    """``[[token_policy.rule]]``: when master tokens of some entities are renewed; ``in-window`` without a rule.
+
+    Attributes:
+        entities: identities, with ``*`` and ``?`` as wildcards.
+        renew: ``never``, ``in-window``, or ``when-asked``: also before the window, for clients that renew by number
+            of messages (their ``key_exchange.renew_after_messages``).
+    """
 
     entities: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
-    renew: Literal["never", "in-window"]
+    renew: Literal["never", "in-window", "when-asked"]
 
 
 class TokenPolicySection(Section, frozen=True, kw_only=True):

@@ -35,6 +35,9 @@ class TokenPolicy:
         out_of_order: how many non-replayable IDs below the largest are accepted, each once; deployed servers accept
             none.
         renews: tells whether tokens of an entity are renewed inside their window at all.
+        renews_early: tells whether master tokens of an entity are also renewed before their window, whenever a
+            renewable message offers a key exchange; clients that renew by number of messages ask that way. Deployed
+            servers never do.
         defers: tells whether renewals that can wait should, because the server is under load; a token past its
             expiration is renewed all the same.
     """
@@ -45,6 +48,7 @@ class TokenPolicy:
     renewable_after_expiry: int = 2_592_000
     out_of_order: int = 0
     renews: Callable[[str], bool] = lambda identity: True  # noqa: ARG005 - the default looks at nobody
+    renews_early: Callable[[str], bool] = lambda identity: False  # noqa: ARG005 - likewise
     defers: Callable[[], bool] = lambda: False
 
 
@@ -156,9 +160,13 @@ class TokenIssuer:
             out_of_order=self._policy.out_of_order,
         )
 
-    def renews_now(self, identity: str) -> bool:
-        """Tell whether this entity's tokens are renewed inside their window, and this server has the time to."""
-        return self._policy.renews(identity) and not self._policy.defers()
+    def renews_now(self, token: MasterToken) -> bool:
+        """Tell whether a master token that has not expired is renewed when asked: by its window and policy, and where
+        this server has the time to. Raises MslError MASTERTOKEN_UNTRUSTED.
+        """
+        identity, policy = _identity(token), self._policy
+        due = token.is_renewable(None, self._clock()) or policy.renews_early(identity)
+        return due and policy.renews(identity) and not policy.defers()
 
     def create_master_token(
         self, identity: str, keys: SymmetricKeys, issuer_data: Mapping[str, object] | None = None

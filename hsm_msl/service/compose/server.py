@@ -339,6 +339,7 @@ class _Composition:
 
     def _issuer(self) -> TokenIssuer:
         policy = self.config.document.token_policy
+        renewed = renewal_policy(policy.rule)
         return TokenIssuer(
             self.master_tokens,
             self.user_id_tokens,
@@ -348,7 +349,8 @@ class _Composition:
                 unanswered_limit=policy.unanswered_limit,
                 renewable_after_expiry=policy.renewable_after_expiry,
                 out_of_order=policy.out_of_order,
-                renews=renewal_policy(policy.rule),
+                renews=lambda identity: renewed(identity) != "never",
+                renews_early=lambda identity: renewed(identity) == "when-asked",
                 defers=self.load.busy,
             ),
             clock=self.clock,

@@ -98,14 +98,14 @@ def open_state(
     return ServerState(replays, renewals, revocations, authorization, users, fleet)
 
 
-def renewal_policy(rules: Iterable[RenewalRuleSection]) -> Callable[[str], bool]:
-    """Return the function that tells whether an entity's tokens are renewed inside their window."""
-    table = [(pattern, rule.renew != "never") for rule in rules for pattern in rule.entities]
+def renewal_policy(rules: Iterable[RenewalRuleSection]) -> Callable[[str], str]:
+    """Return the function that tells when master tokens of an entity are renewed, in the words of the rules."""
+    table = [(pattern, rule.renew) for rule in rules for pattern in rule.entities]
 
-    def renews(identity: str) -> bool:
-        return next((answer for pattern, answer in table if matches(pattern, identity)), True)
+    def renewed(identity: str) -> str:
+        return next((answer for pattern, answer in table if matches(pattern, identity)), "in-window")
 
-    return renews
+    return renewed
 
 
 def _rules(sections: Iterable[RuleSection]) -> Iterable[SchemeRule]:
