@@ -137,6 +137,36 @@ def read_backup(path: Path, trusted: bytes | None = None) -> BackupFile:
     return backup
 
 
+def open_shares(
+    backup: BackupFile, shares: Sequence[str], profiles: Mapping[str, KeyProfile]
+) -> tuple[KeyName, bytes, CheckValue]:
+    """Return the backup key a backup is under, from its shares: name, value and check value. Touches no token.
+
+    Args:
+        backup: what ``read_backup`` returned.
+        shares: enough shares of the backup key.
+        profiles: the key profiles.
+
+    Raises:
+        ConfigurationError: the shares do not fit together.
+        VerificationError: the shares are of another backup key.
+        ConflictError: the backup holds no bundle.
+    """
+    if not backup.bundles:
+        raise ConflictError("the backup holds no keys")
+    under = backup.bundles[0]
+    secret = combine(shares)
+    check = check_value_of_secret(_backup_profile(profiles), secret)
+    if check != under.under_check:
+        raise VerificationError(
+            f"the shares give a key with check value {check.short}; the backup is under {under.under_check.short}"
+        )
+    name = parse_label(under.under)
+    if name is None:
+        raise ConflictError(f"{under.under!r} is not a label of this tool")
+    return name, secret, check
+
+
 def restore_backup(
     office: KeyOffice, backup: BackupFile, shares: Sequence[str], progress: Progress
 ) -> tuple[ManifestKey, ...]:
@@ -159,18 +189,7 @@ def restore_backup(
         ConflictError: the backup holds no bundle, or something else is in the way.
         BackendError: the token fails.
     """
-    if not backup.bundles:
-        raise ConflictError("the backup holds no keys")
-    under = backup.bundles[0]
-    secret = combine(shares)
-    check = check_value_of_secret(_backup_profile(office.profiles), secret)
-    if check != under.under_check:
-        raise VerificationError(
-            f"the shares give a key with check value {check.short}; the backup is under {under.under_check.short}"
-        )
-    name = parse_label(under.under)
-    if name is None:
-        raise ConflictError(f"{under.under!r} is not a label of this tool")
+    name, secret, check = open_shares(backup, shares, office.profiles)
     body = office.manifest()
     if body.key(name.label) is None:
         progress(f"import {name.label} from {len(shares)} shares")

@@ -175,8 +175,10 @@ def read_ceremony(path: Path, directory: Path | None = None) -> CeremonyFile:
     try:
         raw = path.read_bytes()
         text = raw.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text: {error.reason}") from error
     document = parse_document(text, Ceremony, origin=str(path))
     for unique in ("name", "public_key"):
         values = [getattr(entry, unique) for entry in document.approver]

@@ -17,6 +17,15 @@ KEY_BYTES = 32
 MAXIMUM_SHARES = 16
 
 
+def demand_threshold(needed: int, total: int) -> None:
+    """Refuse numbers of shares that make no sense. Raises ConfigurationError."""
+    if not 2 <= needed <= total <= MAXIMUM_SHARES:
+        raise ConfigurationError(
+            f"{needed} of {total} shares: at least 2 must be needed, no more than there are, and at most "
+            f"{MAXIMUM_SHARES} can be made"
+        )
+
+
 def split(secret: bytes, needed: int, total: int) -> tuple[str, ...]:
     """Split a secret into shares.
 
@@ -31,10 +40,7 @@ def split(secret: bytes, needed: int, total: int) -> tuple[str, ...]:
     Raises:
         ConfigurationError: the numbers make no sense.
     """
-    if not 2 <= needed <= total <= MAXIMUM_SHARES:
-        raise ConfigurationError(
-            f"{needed} of {total} shares: at least 2 are needed, and there are at most {MAXIMUM_SHARES}"
-        )
+    demand_threshold(needed, total)
     groups = generate_mnemonics(group_threshold=1, groups=[(needed, total)], master_secret=secret)
     shares = tuple(groups[0])
     if combine(shares[:needed]) != secret:

@@ -124,6 +124,29 @@ def test_too_few_or_wrong_shares_give_nothing_back(
     assert complaint in outcome.err
 
 
+def test_bad_numbers_and_bad_shares_touch_no_token(
+    bench: CeremonyBench, new_bench: Callable[[str], CeremonyBench]
+) -> None:
+    """A replacement token is not initialised for a restore that cannot succeed, nor one for shares that cannot be."""
+    bare = bench.ceremony(*BACKED_UP, extra="\n[backup]\n")
+    numbers = bench.run("backup-key", bare, "--needed", "3", "--shares", "2", "--shares-to", "shares", "--yes")
+    assert numbers.code == 2
+    assert "3 of 2 shares" in numbers.err
+    assert not list((bench.directory / "tokens").iterdir())
+    ceremony = with_backup_key(bench, BACKED_UP[0])
+    bench.apply(ceremony)
+    bench.run("backup", ceremony, "backup.json")
+    second = new_bench("second")
+    second.label = "second"
+    target = second.ceremony(BACKED_UP[0], extra="\n[backup]\n")
+    for given, code in (([share(bench, 1)], 2), ([share(bench, 1), bench.work / "none"], 2)):
+        options = [text for path in given for text in ("--share", str(path))]
+        outcome = second.run("restore", target, bench.work / "backup.json", *options, "--yes")
+        assert outcome.code == code, outcome.err
+        assert len(outcome.err.splitlines()) == 1
+    assert not list((second.directory / "tokens").iterdir())
+
+
 def test_shares_of_another_backup_key_are_refused(
     bench: CeremonyBench, new_bench: Callable[[str], CeremonyBench]
 ) -> None:

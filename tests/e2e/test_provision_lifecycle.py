@@ -193,6 +193,9 @@ def test_retire_is_refused_while_in_use_and_without_evidence(bench: CeremonyBenc
     assert "no server has reported" in silent.err
     now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)
     usage(bench, label, last=now, written=now)
+    listed = bench.run("inventory", ceremony, "--json").json["keys"]
+    (row,) = (row for row in listed if row["label"] == label)
+    assert (row["operations"], row["last_used"]) == (7, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
     busy = bench.run("retire", ceremony, label, "--yes")
     assert busy.code == 6
     assert "server-1 used it 7 time(s)" in busy.err

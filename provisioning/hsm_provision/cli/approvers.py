@@ -51,6 +51,8 @@ def approve(
     opened = workspace(ceremony, directory, actor)
     if len(digest) != 64 or not all(letter in "0123456789abcdef" for letter in digest):
         raise ConfigurationError(f"{digest!r} is no hash: 64 hexadecimal digits are expected")
+    if not key.is_file():
+        raise ConfigurationError(f"{key}: cannot be read: there is no such file")
     path = opened.records.request_path(digest)
     step = "apply"
     if path.exists():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hsm_msl.errors import ConfigurationError
-from hsm_provision.backup_steps import export_backup, make_backup_key, read_backup, restore_backup
+from hsm_provision.backup_steps import export_backup, make_backup_key, open_shares, read_backup, restore_backup
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import (
     ActorOption,
@@ -24,6 +24,7 @@ from hsm_provision.cli.console import (
 from hsm_provision.cli.keys import YesOption
 from hsm_provision.errors import ExitCode
 from hsm_provision.plan import backup_key_name
+from hsm_provision.shares import demand_threshold
 from hsm_provision.spoken import spoken
 
 
@@ -45,6 +46,7 @@ def backup_key(
     Example: hsm-provision backup-key cluster.toml --needed 3 --shares 5 --shares-to /media/usb -C /secure/ceremony
     """
     opened = workspace(ceremony, directory, actor, witness)
+    demand_threshold(needed, shares)
     confirm(f"Make the backup key and {shares} shares, {needed} of which give it back?", yes)
     opened.ensure_token(progress)
     with opened.office() as office:
@@ -107,6 +109,7 @@ def restore(
     source = read_backup(file, read_public_key(public_key) if public_key else None)
     confirm(f"Restore {len(source.bundles)} key(s) of token {source.manifest.token.serial}?", yes)
     shares = [_share(path) for path in share]
+    open_shares(source, shares, opened.profiles)  # before a token is touched for nothing
     opened.ensure_token(progress)
     with opened.office() as office:
         opened.make_signing_key(office, progress)
@@ -132,8 +135,10 @@ def _share(path: Path) -> str:
     """Return the last line with words of a share file."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is no share: not UTF-8 text") from None
     if not lines:
         raise ConfigurationError(f"{path}: is empty")
     return lines[-1]

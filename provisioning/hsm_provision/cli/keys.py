@@ -94,7 +94,7 @@ def inventory(
     within: Annotated[int, typer.Option("--within", help="Days before the end of use that count as a warning.")] = 30,
     json: JsonOption = False,
 ) -> int:
-    """List what is recorded, with states, check values and days to expiry. Needs no token and no PIN.
+    """List what is recorded: states, check values, days to expiry, last use by servers. Needs no token and no PIN.
 
     Exit code 10 when a key in use has expired or will within the given days; meant for monitoring.
 
@@ -102,7 +102,7 @@ def inventory(
     """
     opened = workspace(ceremony, directory)
     body = opened.required_manifest().body
-    rows = take_inventory(body, time.time(), within)
+    rows = take_inventory(body, time.time(), within, read_usage(opened.records.usage_directory))
     if json:
         typer.echo(msgspec.json.encode({"token": body.token, "sequence": body.sequence, "keys": rows}))
     else:
@@ -261,8 +261,10 @@ def _stored_request(opened: Workspace, digest: str) -> Request:
     path = opened.records.request_path(digest)
     try:
         stored = msgspec.json.decode(path.read_bytes(), type=Request)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigurationError(f"{path}: there is no such request: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: there is no such request: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(f"{path}: not a request: {error}") from error
     if stored.hash != digest:
         raise ConfigurationError(f"{path}: is not the request with that hash")
     return stored
