@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from hsm_msl.errors import ErrorCode, ResponseCode
+from hsm_msl.msl.tokens.issuer import TokenPolicy
 from hsm_msl.ports import RenewalState
+from hsm_msl.stores.memory import MemoryRenewalStore
 from hsm_msl.wire.limits import MAX_LONG
 from msl_keys import Ring, symmetric_keys
 from msl_messages import (
@@ -355,3 +357,34 @@ def test_a_renewal_that_must_fail_fails_before_the_application_is_asked(world: W
     assert_refused(refused, ErrorCode.MASTERTOKEN_SEQUENCE_NUMBER_OUT_OF_SYNC, ResponseCode.ENTITY_REAUTH)
     assert len(inbox.requests) == 1
     assert answer(world, compose(newer, nonreplayableid=1), server=server).payload == b"data"
+
+
+@pytest.mark.parametrize("age", [RENEWAL_WINDOW, LIFETIME], ids=["in its window", "expired"])
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_copy_of_an_older_token_is_renewed_only_where_unknown_ones_are(age: int, accepted: bool) -> None:
+    """Sections 17 and 22: the entity has started anew, so nothing is stored of the serial number it left."""
+    world = World(policy=TokenPolicy(RENEWAL_WINDOW, LIFETIME, renews_unknown=accepted))
+    server, inbox = world.server(), Inbox()
+    stolen = issued_session(world.context, "psk-client")
+    newest = issued_session(world.context, "psk-client")
+    world.clock.advance(age)
+    answered = answer(world, compose(stolen, **renewing(world)), server=world.server(inbox))
+    if accepted:
+        assert answered.key_response_token is not None
+    else:
+        assert_refused(answered, ErrorCode.MASTERTOKEN_SEQUENCE_NUMBER_OUT_OF_SYNC, ResponseCode.ENTITY_REAUTH)
+        assert inbox.requests == []
+    assert answer(world, compose(newest, **renewing(world)), server=server).key_response_token is not None
+
+
+def test_a_client_whose_state_was_lost_starts_anew_by_itself() -> None:
+    world = World(policy=TokenPolicy(RENEWAL_WINDOW, LIFETIME, renews_unknown=False))
+    device = world.client("PSK")
+    device.ask(secret(), world.server().handle)
+    world.renewals = MemoryRenewalStore()
+    server = world.server(context=world.server_context())
+    world.clock.advance(RENEWAL_WINDOW)
+    reply = device.ask(secret(), server.handle)
+    assert reply.pairs == 2
+    assert reply.payload == b"secret"
+    assert reply.requests[1].master_token is None

@@ -32,6 +32,8 @@ class TokenPolicy:
         unanswered_limit: renewals in a row whose answer the client seems to have lost.
         renewable_after_expiry: seconds for which a master token is still renewed once it has expired. The stores keep
             what they know of a token that long, and no longer.
+        renews_unknown: whether a master token is renewed of whose serial number nothing is stored. That is so where the
+            state was lost, and for every token but the entity's newest: a copy of an older one can then be renewed.
         out_of_order: how many non-replayable IDs below the largest are accepted, each once; deployed servers accept
             none.
         renews: tells whether tokens of an entity are renewed inside their window at all.
@@ -46,6 +48,7 @@ class TokenPolicy:
     lifetime: int = 86400
     unanswered_limit: int = 5
     renewable_after_expiry: int = 2_592_000
+    renews_unknown: bool = True
     out_of_order: int = 0
     renews: Callable[[str], bool] = lambda identity: True  # noqa: ARG005 - the default looks at nobody
     renews_early: Callable[[str], bool] = lambda identity: False  # noqa: ARG005 - likewise
@@ -190,8 +193,8 @@ class TokenIssuer:
     ) -> MasterToken:
         """Make the next master token of a session: same serial number, next sequence number, merged issuer data.
 
-        The sequence number last issued or last used to renew is accepted, so that a client that lost an answer
-        gets another, up to the policy's limit. One that expired too long ago is not: what was known of it is gone.
+        The sequence number last issued or last used to renew is accepted, so that a client that lost an answer gets
+        another, up to the policy's limit. One that expired too long ago is not: what was known of it is gone.
 
         Raises:
             MslError: MASTERTOKEN_UNTRUSTED, MASTERTOKEN_SEQUENCE_NUMBER_OUT_OF_SYNC.
@@ -232,6 +235,8 @@ class TokenIssuer:
             nonlocal issued
             issued = None  # a store may decide again after a conflict
             if state is None:
+                if not self._policy.renews_unknown:
+                    return None
                 # A restored or emptied store: the verified token itself is the only evidence of what was issued.
                 state = RenewalState(presented, presented, 0)
             if presented not in (state.last_issued, state.last_used):

@@ -348,6 +348,7 @@ class _Composition:
                 lifetime=policy.lifetime,
                 unanswered_limit=policy.unanswered_limit,
                 renewable_after_expiry=policy.renewable_after_expiry,
+                renews_unknown=policy.unknown_renewal_state == "accept",
                 out_of_order=policy.out_of_order,
                 renews=lambda identity: renewed(identity) != "never",
                 renews_early=lambda identity: renewed(identity) == "when-asked",
