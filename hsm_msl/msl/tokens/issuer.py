@@ -32,7 +32,7 @@ class TokenPolicy:
         unanswered_limit: renewals in a row whose answer the client seems to have lost.
         renewable_after_expiry: seconds for which a master token is still renewed once it has expired. The stores keep
             what they know of a token that long, and no longer.
-        renews_unknown: whether a master token is renewed of whose serial number nothing is stored. That is so where the
+        renews_unknown: whether a master token is renewed of whose serial number nothing is stored. That is so where
             state was lost, and for every token but the entity's newest: a copy of an older one can then be renewed.
         out_of_order: how many non-replayable IDs below the largest are accepted, each once; deployed servers accept
             none.
