@@ -14,8 +14,8 @@ from hsm_msl.service.compose.server import ComposedServer
 from hsm_msl.service.config import read_server_config
 from hsm_msl.service.dialog_compose import ComposedDialogs, compose_dialogs
 from hsm_msl.service.dialog_config import read_dialog_config
-from hsm_msl.service.dialog_http import DialogApplication, HttpTransport
-from hsm_msl.service.dialog_node import DialogNode
+from hsm_msl.service.dialog_http import DialogApplication
+from hsm_msl.service.dialog_serving import node_of
 from hsm_msl.service.documents import Configuration, ServerConfig
 
 
@@ -55,14 +55,7 @@ def with_dialogs(
             " services on one PostgreSQL, each with its own service.node",
         )
     dialogs = compose_dialogs(read_dialog_config(config.resolve(section.configuration)), token=composed.token)
-    node = DialogNode(
-        dialogs.engine,
-        dialogs.store,
-        HttpTransport(),
-        node=dialogs.node,
-        mirror=dialogs.mirror,
-        threads=dialogs.threads,
-    )
+    node = node_of(dialogs)
     return DialogApplication(node, health=config.document.server.health, inner=inner, close=dialogs.close)
 
 

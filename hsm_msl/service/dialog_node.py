@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -81,6 +82,7 @@ class DialogNode:
         self._outgoing = asyncio.Event()
         self._timers = asyncio.Event()
         self._incoming = asyncio.Condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._lanes: dict[str, asyncio.Semaphore] = {}
@@ -96,6 +98,7 @@ class DialogNode:
 
     async def start(self) -> None:
         """Check for a restore, then begin to send and to watch the time. Raises StoreError, ConfigurationError."""
+        self._loop = asyncio.get_running_loop()
         await self._renew()
         self._tasks = [asyncio.create_task(self._send_forever()), asyncio.create_task(self._tick_forever())]
 
@@ -107,6 +110,7 @@ class DialogNode:
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        self._loop = None
         await self._transport.close()
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
 
@@ -156,6 +160,18 @@ class DialogNode:
         result = await self._run(run)
         self._outgoing.set()
         return result
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open the application's own transaction on the dialogs' database, for ``Dialog.send_within`` and its like.
+
+        It blocks its thread and may be used in any but that of the event loop. When the block has ended everything in
+        it is durable together, and the sender is woken; an exception undoes all of it. Raises StoreError.
+        """
+        with self.store.connection() as connection:
+            yield connection
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.wake)
 
     def wake(self) -> None:
         """Look at outbox and timers now: the application committed its own transaction. Call in the node's loop."""
@@ -271,7 +287,13 @@ class Dialog:
         )
 
     def send_within(self, connection: Connection, message_type: str, body: bytes) -> int:
-        """Send as part of the application's own transaction on the same database; ``node.wake()`` after its commit.
+        """Send as part of the application's own transaction: with it, or not at all.
+
+        Args:
+            connection: from ``DialogNode.transaction``, or any in a transaction on the same database (on SQLite begun
+                with BEGIN IMMEDIATE); then call ``DialogNode.wake`` after its commit.
+            message_type: what the message is.
+            body: the message.
 
         Raises as ``send``.
         """
@@ -281,10 +303,19 @@ class Dialog:
     def take_within(self, connection: Connection, limit: int = BATCH) -> list[Message]:
         """Take messages as part of the application's own transaction: exactly once, with what it does with them.
 
+        Args:
+            connection: as for ``send_within``.
+            limit: most messages.
+
         Raises as ``DialogEngine.take``.
         """
         tx = self._node.store.join(connection)
         return self._node.engine.take(tx, self.identifier, self.side, limit)
+
+    def end_within(self, connection: Connection, error: tuple[int, str] | None = None) -> None:
+        """End this side's part as part of the application's own transaction. Arguments and errors as ``end``."""
+        tx = self._node.store.join(connection)
+        self._node.engine.end(tx, self.identifier, self.side, error)
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         """Yield messages as they arrive; a message counts as taken when the next one is asked for.

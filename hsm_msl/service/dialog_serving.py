@@ -1,18 +1,20 @@
-"""Runs one process of a service with dialogs behind an HTTP server."""
+"""Runs one process of a service with dialogs behind an HTTP server: as a program, or inside an application."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import uvicorn
 
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.service.dialog_compose import compose_dialogs
-from hsm_msl.service.dialog_config import read_dialog_config
+from hsm_msl.service.dialog_compose import ComposedDialogs, compose_dialogs
+from hsm_msl.service.dialog_config import DialogConfiguration, read_dialog_config
 from hsm_msl.service.dialog_http import PATH, DialogApplication, HttpTransport
 from hsm_msl.service.dialog_node import DialogNode
 
@@ -28,40 +30,83 @@ def serve(path: Path, announce: Callable[[str, str], None]) -> None:
     """
     _log_to_stderr()
     config = read_dialog_config(path)
-    section = config.document.server
     composed = compose_dialogs(config)
-    try:
-        family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    with contextlib.closing(composed), _listening(config) as listener:
+        announce(_url(listener), config.document.service.name)
+        uvicorn.Server(_settings(config, composed, node_of(composed))).run(sockets=[listener])
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path) -> AsyncIterator[DialogNode]:
+    """Run a service inside an application of one's own, on its event loop, until the block ends.
+
+    Args:
+        path: the configuration file.
+
+    Yields the node: begin dialogs with it, and wait for those of others.
+    Raises ConfigurationError, BackendError, StoreError: something the configuration names cannot be opened or used.
+    """
+    config = read_dialog_config(path)
+    composed = await asyncio.to_thread(compose_dialogs, config)
+    with contextlib.closing(composed), _listening(config) as listener:
+        node = node_of(composed)
+        server = uvicorn.Server(_settings(config, composed, node))
+        server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # the application's own
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)  # the server offers nothing to wait for
         try:
-            listener = socket.create_server((section.host, section.port), family=family, backlog=2048)
-        except OSError as error:
-            where = f"{section.host}:{section.port}"
-            raise ConfigurationError(f"{path}: server: {where} cannot be listened on: {error.strerror}") from None
-        node = DialogNode(
-            composed.engine,
-            composed.store,
-            HttpTransport(),
-            node=composed.node,
-            mirror=composed.mirror,
-            threads=section.threads,
-        )
-        settings = uvicorn.Config(
-            DialogApplication(node, health=section.health, close=composed.close),
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=section.grace,
-        )
-        with listener:
-            host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            announce(f"http://{shown}:{port}{PATH}", config.document.service.name)
-            uvicorn.Server(settings).run(sockets=[listener])
-    finally:
-        composed.close()
+            if task.done():
+                await task
+                raise ConfigurationError(f"{path}: the service did not start; its log says why")
+            yield node
+        finally:
+            server.should_exit = True
+            await task
+
+
+def node_of(composed: ComposedDialogs) -> DialogNode:
+    """Return a node that carries packets over HTTP."""
+    return DialogNode(
+        composed.engine,
+        composed.store,
+        HttpTransport(),
+        node=composed.node,
+        mirror=composed.mirror,
+        threads=composed.threads,
+    )
+
+
+@contextlib.contextmanager
+def _listening(config: DialogConfiguration) -> Iterator[socket.socket]:
+    section = config.document.server
+    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    try:
+        listener = socket.create_server((section.host, section.port), family=family, backlog=2048)
+    except OSError as error:
+        where = f"{section.host}:{section.port}"
+        raise config.error("server", f"{where} cannot be listened on: {error.strerror}") from None
+    with listener:
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}{PATH}" if ":" in host else f"http://{host}:{port}{PATH}"
+
+
+def _settings(config: DialogConfiguration, composed: ComposedDialogs, node: DialogNode) -> uvicorn.Config:
+    section = config.document.server
+    return uvicorn.Config(
+        DialogApplication(node, health=section.health, close=composed.close),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=section.grace,
+    )
 
 
 def _log_to_stderr() -> None:

@@ -251,6 +251,12 @@ class SqlDialogStore:
         with self._database.statements() as connection:
             yield SqlDialogTransaction(self._database, connection)
 
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Open a writing transaction on the same database for the application itself. Raises StoreError."""
+        with self._database.transaction() as connection:
+            yield connection
+
     def join(self, connection: Connection) -> SqlDialogTransaction:
         """Take part in the application's own transaction on the same database; the application commits.
 
