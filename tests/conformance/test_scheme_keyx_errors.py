@@ -19,7 +19,8 @@ from hsm_msl.crypto.transport import RsaTransport, WrapTransport
 from hsm_msl.errors import BackendUnavailableError, DataRejectedError, ErrorCode, ResponseCode
 from hsm_msl.msl.entityauth.psk import PskScheme
 from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
-from hsm_msl.msl.keyx.base import KeyExchange, PendingKeyRequest, Requester, respond
+from hsm_msl.msl.keyx.base import KeyExchange, KeyResponse, PendingKeyRequest, Requester, respond
+from hsm_msl.msl.keyx.base import accept as accept_response
 from hsm_msl.msl.keyx.dh_group import STANDARD_GROUPS, DhGroup, decode_group, encode_group
 from hsm_msl.msl.keyx.diffie_hellman import DiffieHellman
 from hsm_msl.msl.keyx.jwe_ladder import jwe_ladder
@@ -293,6 +294,45 @@ def test_a_ladder_may_be_climbed_again_after_a_lost_answer(name: str) -> None:
     again = side.request()
     assert side.accept(again, side.parse_response(server.answer(again.request, REQUESTER).keydata)) is not None
     assert side.request().request.keydata["mechanism"] == "WRAP"
+
+
+def rotated(make: Callable[..., Ladder]) -> Ladder:
+    """The issuer after its wrapping key was replaced: nothing handed out before opens any more."""
+    ring = Ring(SymmetricKeys(wrapping=LocalWrappingKey(bytes(reversed(MSL_WRAP)))))
+    return make(VAULT, os.urandom, issuer=IssuerSide(ring, psk(wrapping=LocalWrappingKey(KPW))))
+
+
+@pytest.mark.parametrize("name", LADDERS)
+@pytest.mark.parametrize("issuers", [("first", "first"), ("first", "rotated")], ids="-".join)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_ladder_is_climbed_whichever_key_the_issuer_still_opens(
+    name: str, issuers: tuple[str, str], backwards: bool
+) -> None:
+    """Section 4.4, rule 3: a ladder's response does not say which request it answers, so each is tried."""
+    made = {"first": issuer(LADDERS[name], psk(wrapping=LocalWrappingKey(KPW))), "rotated": rotated(LADDERS[name])}
+    side = LADDERS[name](VAULT, os.urandom, requester=RequesterSide(LocalWrapRepository(), LocalWrappingKey(KPW)))
+    tokens = TokenWorld()
+    mechanisms = []
+    for answering in issuers:
+        pending = side.offers()
+        mechanisms.append([request.request.keydata["mechanism"] for request in pending])
+        server = made[answering]
+        offers = [request.request for request in pending]
+        response = respond({name: server}, offers, REQUESTER, tokens.issuer, Hooks())
+        received = KeyResponse(response.master_token, name, {}, side.parse_response(response.keydata))
+        assert accept_response({name: side}, pending[::-1] if backwards else pending, received).mac is not None
+    assert mechanisms == [["PSK"], ["WRAP", "PSK"]]
+
+
+def test_a_response_no_request_opens_is_refused_with_the_last_failure() -> None:
+    scheme = SymmetricWrapped(VAULT, psk(wrapping=LocalWrappingKey(KPW)), LocalWrappingKey(MSL_WRAP))
+    pending = scheme.request()
+    keydata = scheme.answer(pending.request, REQUESTER).keydata
+    response = KeyResponse(TokenWorld().session()[0], scheme.name, keydata, scheme.parse_response(keydata))
+    with refused(ErrorCode.UNWRAP_ERROR, FAIL):
+        accept_response({scheme.name: scheme}, [pending, pending], response)
+    with refused(ErrorCode.KEYX_RESPONSE_REQUEST_MISMATCH, FAIL):
+        accept_response({scheme.name: scheme}, [], response)
 
 
 @pytest.mark.parametrize("padding_at", ["after the opening brace", "after the closing brace"])

@@ -178,16 +178,25 @@ def respond(
 def accept(exchanges: KeyExchanges, pending: Sequence[PendingKeyRequest], response: KeyResponse) -> SymmetricKeys:
     """Open a key response with the request of ours it answers (msl-schemes section 4.4).
 
+    Not every response says which request it answers, so one that another request does not open is tried with the
+    next, whatever the failure, as the JavaScript stack does.
+
     Raises:
-        MslError: KEYX_FACTORY_NOT_FOUND, KEYX_RESPONSE_REQUEST_MISMATCH, or the code of a failed opening.
+        MslError: KEYX_FACTORY_NOT_FOUND, KEYX_RESPONSE_REQUEST_MISMATCH, or the code of the last failed opening.
         BackendError: a key operation did not happen.
     """
     exchange = exchanges.get(response.scheme)
     if exchange is None:
         raise MslError(ErrorCode.KEYX_FACTORY_NOT_FOUND)
+    failure = MslError(ErrorCode.KEYX_RESPONSE_REQUEST_MISMATCH)
     for candidate in pending:
-        if candidate.request.scheme == response.scheme:
+        if candidate.request.scheme != response.scheme:
+            continue
+        try:
             keys = exchange.accept(candidate, response.parsed)
-            if keys is not None:
-                return keys
-    raise MslError(ErrorCode.KEYX_RESPONSE_REQUEST_MISMATCH)
+        except MslError as error:
+            failure = error
+            continue
+        if keys is not None:
+            return keys
+    raise failure

@@ -156,6 +156,20 @@ class Ladder:
             keydata = {"wrapdata": binary.encode(latest or b""), "mechanism": chosen}
         return PendingKeyRequest(self.parse_request(keydata), None)
 
+    def offers(self) -> list[PendingKeyRequest]:
+        """Make the requests to send together.
+
+        The pre-shared key stands beside the newest handed-out one, since the issuer may not open that any more: it
+        keeps none of them, and its own key may have been rotated away.
+
+        Raises:
+            UsageError: this entity has no requester's side.
+        """
+        side = self._requester()
+        handed_out = side.repository.latest() is not None
+        offered = [self.request(WRAP)] if handed_out else []
+        return offered if handed_out and side.own is None else [*offered, self.request(PSK)]
+
     def answer(self, request: KeyRequest, requester: Requester) -> Answer:
         """Make session keys and the next wrapping key.
 

@@ -203,16 +203,18 @@ def _state(
 
 
 def key_request_source(exchanges: Mapping[str, KeyExchange], offer: KeyExchangeOffer) -> KeyRequestSource:
-    """Return the function that makes one fresh key request per scheme offered."""
+    """Return the function that makes fresh key requests of every scheme offered."""
 
-    def request(exchange: KeyExchange) -> PendingKeyRequest:
+    def requests(exchange: KeyExchange) -> list[PendingKeyRequest]:
         match exchange:
             case DiffieHellman():
-                return exchange.request(offer.dh_group)
+                return [exchange.request(offer.dh_group)]
             case AsymmetricWrapped():
-                return exchange.request(offer.rsa_mechanism)
-            case SymmetricWrapped() | Ladder():
-                return exchange.request()
+                return [exchange.request(offer.rsa_mechanism)]
+            case SymmetricWrapped():
+                return [exchange.request()]
+            case Ladder():
+                return exchange.offers()
         raise TypeError(f"no request is known for {exchange.name}")
 
-    return lambda: [request(exchange) for exchange in exchanges.values()]
+    return lambda: [request for exchange in exchanges.values() for request in requests(exchange)]
