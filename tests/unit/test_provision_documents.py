@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,14 @@ def test_the_published_schema_is_the_one_the_code_reads_by(
 
     assert run(["schema", kind]) == 0
     assert capsysbinary.readouterr().out == (PROFILES.parent / "schema" / f"{kind}.schema.json").read_bytes()
+
+
+def test_every_feature_and_acceptance_test_names_what_shows_it() -> None:
+    """The claims page has a line for each of the 25 features and the ten acceptance tests."""
+    text = (PROFILES.parent / "CLAIMS.md").read_text()
+    for title, numbers in (("Features", range(1, 26)), ("Acceptance tests", range(1, 11))):
+        section = text.split(f"## {title}\n")[1].split("\n## ")[0]
+        rows = re.findall(r"^\| (\d+) \| (.+)$", section, re.MULTILINE)
+        assert [int(number) for number, _ in rows] == list(numbers)
+        for number, row in rows:
+            assert "`tests/" in row, (title, number)

@@ -21,7 +21,8 @@ CLOUDHSM = VendorProfile(
     largest_input=16 * 1024,
     quirks=(
         "the PIN is user:password of a crypto user",
-        "Client SDK 5 has no read-only sessions",
+        "Client SDK 5 has no read-only sessions: share the keys with a crypto user of the service's own, which then "
+        "uses them and neither exports nor deletes them",
         "its AES key wrap has the vendor's own mechanism numbers: peers' keys are wrapped by blocks, session keys "
         "under RSA",
         "it answers CKR_DEVICE_ERROR when it is throttled",

@@ -19,6 +19,7 @@ LUNA = VendorProfile(
     padded_wrap=Mechanism.AES_KEY_WRAP_KWP,
     sessions=16,
     quirks=(
+        "let services log in as the partition's Crypto User, which neither makes nor destroys keys",
         "in FIPS mode it takes no key in clear: import under a wrapping key, and wrap bytes for peers by blocks",
         "in high availability groups the key handles are virtual; let the group do the failover, not a token set",
         "firmware before 7 has its own numbers for key wrap; the doctor shows which is listed",

@@ -21,6 +21,7 @@ YUBIHSM = VendorProfile(
     keep_alive_seconds=10.0,
     largest_input=2 * 1024,
     quirks=(
+        "give services an authentication key without generate-*, put-*, delete-* and export-wrapped",
         "it needs the address of its connector as a parameter string at initialisation, or in YUBIHSM_PKCS11_CONF",
         "the PIN is the four hexadecimal digits of the authentication key's ID, then its password",
         "it wraps with AES-CCM, which no peer speaks; keys for peers are wrapped by blocks where it has AES-ECB",
