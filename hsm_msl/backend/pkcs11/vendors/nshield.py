@@ -14,7 +14,7 @@ NSHIELD = VendorProfile(
     vague=(GeneralError, FunctionFailed, DeviceError),
     sessions=16,
     quirks=(
-        "token keys are files below kmdata/local: a service's system user needs to read them and never to write there",
+        "token keys are files below kmdata/local: let a service's system user read them and never write there",
         "it is configured by CKNFAST_ environment variables, which have to be set before the process starts",
         "CKNFAST_OVERRIDE_SECURITY_ASSURANCES decides what is refused as unsafe; allow only what is needed",
         "CKNFAST_LOADSHARING makes several modules one token and does the failover itself",
