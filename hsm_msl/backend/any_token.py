@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.ports import (
@@ -16,6 +16,15 @@ from hsm_msl.ports import (
     WrappingKey,
 )
 from hsm_msl.ports.dialog import ExchangeKeys, UnwrappingKey
+
+
+@runtime_checkable
+class PackingKey(WrappingKey, Protocol):
+    """An RSA key pair that packs this service's own session keys, where a token has no AES key wrap."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The public half, SubjectPublicKeyInfo DER."""
 
 
 class AnyToken(Protocol):
@@ -39,7 +48,7 @@ class AnyToken(Protocol):
     ) -> WrappingKey:
         """Return a key-encrypting key."""
 
-    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> WrappingKey:
+    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> PackingKey:
         """Return an RSA key pair that packs this service's own session keys."""
 
     def signing_key(self, label: str | None = None, *, id: bytes | None = None) -> SigningKey:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from hsm_msl.backend.any_token import PackingKey
 from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.rota import Rota
 from hsm_msl.errors import (
@@ -283,6 +284,25 @@ class SpreadWrappingKey(_Held[WrappingKey]):
 
     def _others(self, index: int, made: T, unwrap: Callable[[WrappingKey], T]) -> Spread[T]:
         return LazySpread(_finders(self.spread, unwrap), same, self.spread.rota, made=(index, made))
+
+
+class SpreadPackingKey(SpreadWrappingKey):
+    """An RSA key pair that several tokens hold and that packs session keys (``any_token.PackingKey``).
+
+    Args:
+        pairs: the pair on each token.
+    """
+
+    __slots__ = ("_public",)
+
+    def __init__(self, pairs: Spread[PackingKey]) -> None:
+        self._public = pairs.call(lambda key: key.public_key)
+        super().__init__(pairs)  # type: ignore[arg-type]  # a spread only gives handles out, and these wrap keys
+
+    @property
+    def public_key(self) -> bytes:
+        """The public half, SubjectPublicKeyInfo DER."""
+        return self._public
 
 
 class LazySpread(Spread[K]):

@@ -25,6 +25,7 @@ from hsm_msl.backend.spread import (
     SpreadDecryptionKey,
     SpreadDerivationKey,
     SpreadMacKey,
+    SpreadPackingKey,
     SpreadSigningKey,
     SpreadUnwrappingKey,
     SpreadWrappingKey,
@@ -118,12 +119,10 @@ class TokenSet:
             )
         )
 
-    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadWrappingKey:
+    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadPackingKey:
         """Return an RSA key pair that packs this service's own session keys."""
-        pairs = self._spread(lambda token: token.unwrapping_key(label, id=id), lambda key: key.public_key)
-        # The same key in its other role, which does not show its public half.
-        return SpreadWrappingKey(
-            self._lazy(lambda index: (pairs.on(index), self._token(index).rsa_wrapping_key(label, id=id))[1])
+        return SpreadPackingKey(
+            self._spread(lambda token: token.rsa_wrapping_key(label, id=id), lambda key: key.public_key)
         )
 
     def signing_key(self, label: str | None = None, *, id: bytes | None = None) -> SpreadSigningKey:

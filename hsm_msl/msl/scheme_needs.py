@@ -35,6 +35,7 @@ AES_CBC = Operation("AES in CBC mode", ("AES_CBC", "AES_ECB"))
 HMAC = Operation("HMAC-SHA256", ("SHA256_HMAC",))
 KEY_WRAP = Operation("AES key wrap", ("AES_KEY_WRAP", "AES_ECB"))
 KEY_UNWRAP = Operation("unwrapping into the token", ("AES_KEY_WRAP",))
+SESSION_PACK = Operation("packing session keys", ("AES_KEY_WRAP", "RSA_PKCS_OAEP"))
 RSA_SIGN = Operation("RSA signatures", ("SHA256_RSA_PKCS", "RSA_PKCS"))
 EC_SIGN = Operation("ECDSA signatures", ("ECDSA_SHA256", "ECDSA"))
 RSA_WRAP = Operation("wrapping for an RSA key", ("RSA_PKCS_OAEP",))
@@ -135,7 +136,7 @@ NEEDS: tuple[Needs, ...] = (
         Kind.EXCHANGE,
         "ASYMMETRIC_WRAPPED RSA, token residency",
         "a session from the requester's one-time key",
-        (*_TOKEN_KEYS, AES_GENERATE, MAC_GENERATE, KEY_UNWRAP, RSA_WRAP),
+        (*_TOKEN_KEYS, AES_GENERATE, MAC_GENERATE, SESSION_PACK, RSA_WRAP),
         "every key in the token, session keys included",
     ),
     Needs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 
+from hsm_msl.backend.any_token import PackingKey
 from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.key_manifest import KeyCheck
 from hsm_msl.ports import AesKey, MacKey, SigningKey, WrappingKey
@@ -81,6 +82,6 @@ def _check_value(method: str, key: AnyKey) -> str | None:
             return key.sign(HMAC_TEXT)[:_SYMMETRIC_BYTES].hex()
         case "derive-zero" if isinstance(key, DerivationKey):
             return key.derive_aes(_ZERO, _ZERO, len(_ZERO)).encrypt_cbc(_ZERO, _ZERO)[:_SYMMETRIC_BYTES].hex()
-        case "spki-sha256" if isinstance(key, SigningKey):
+        case "spki-sha256" if isinstance(key, SigningKey | PackingKey):
             return hashlib.sha256(key.public_key).hexdigest()
     return None

@@ -8,7 +8,7 @@ import hsm_msl.msl
 from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.msl.entityauth.defaults import SCHEMES as ENTITY_SCHEMES
 from hsm_msl.msl.keyx.defaults import SCHEMES as KEY_EXCHANGES
-from hsm_msl.msl.scheme_needs import EC_SIGN, KEY_UNWRAP, KEY_WRAP, NEEDS, Kind, lines
+from hsm_msl.msl.scheme_needs import EC_SIGN, KEY_UNWRAP, KEY_WRAP, NEEDS, SESSION_PACK, Kind, lines
 from hsm_msl.msl.userauth.defaults import SCHEMES as USER_SCHEMES
 
 PAGE = Path(hsm_msl.msl.__file__).with_name("SCHEMES.md")
@@ -39,6 +39,10 @@ def test_what_a_poorer_token_lacks_is_named(hsm_token: Token) -> None:
     missing = {needs.scheme: needs.missing(poorer) for needs in NEEDS if needs.missing(poorer)}
     assert missing["ECC"] == (EC_SIGN,)
     assert missing["fleet store"] == (KEY_UNWRAP,)
+    assert missing["SYMMETRIC_WRAPPED PSK, token residency"] == (KEY_UNWRAP,)  # the peer expects AES key wrap
+    assert "ASYMMETRIC_WRAPPED RSA, token residency" not in missing  # packed under RSA
+    packing = next(needs for needs in NEEDS if needs.scheme == "ASYMMETRIC_WRAPPED RSA, token residency")
+    assert SESSION_PACK in packing.missing(poorer - {"RSA_PKCS_OAEP"})
     assert "JWK_LADDER" not in missing  # key wrap is built from blocks
     assert KEY_WRAP in next(n for n in NEEDS if n.scheme == "JWK_LADDER").missing(poorer - {"AES_ECB"})
     assert {needs.scheme for needs in NEEDS if not needs.missing(())} == {

@@ -62,6 +62,11 @@ class TokenRsaWrappingKey:
         """What the operations are run on."""
         return self._target
 
+    @property
+    def public_key(self) -> bytes:
+        """The public half, SubjectPublicKeyInfo DER."""
+        return self._public
+
     def wrap(self, data: bytes, *, pad: bool = False) -> bytes:  # noqa: ARG002 - refused whatever it is
         """Refuse: peers expect RFC 3394. Raises MechanismUnsupportedError."""
         raise self._not_for_peers()

@@ -257,6 +257,29 @@ class WorkerWrappingKey(Remote):
         return WorkerWrappingKey(self.pool, Remade(self.recipe, "unwrap_wrapping", (wrapped,)))
 
 
+class WorkerPackingKey(WorkerWrappingKey):
+    """An RSA key pair in a worker that packs session keys (``any_token.PackingKey``)."""
+
+    __slots__ = ("_public",)
+
+    def __init__(self, pool: WorkerPool, recipe: Recipe) -> None:
+        super().__init__(pool, recipe)
+        self._public = self.octets("public_key")
+
+    @property
+    def public_key(self) -> bytes:
+        """The public half, SubjectPublicKeyInfo DER."""
+        return self._public
+
+    def unwrap_aes(self, wrapped: bytes) -> WorkerAesKey:
+        """Unwrap into a fresh, non-extractable AES key of the token; the worker looks at the length."""
+        return WorkerAesKey(self.pool, Remade(self.recipe, "unwrap_aes", (wrapped,)))
+
+    def unwrap_mac(self, wrapped: bytes, algorithm: MacAlgorithm) -> WorkerMacKey:
+        """Unwrap into a fresh, non-extractable MAC key of the token; the worker looks at the length."""
+        return WorkerMacKey(self.pool, Remade(self.recipe, "unwrap_mac", (wrapped, algorithm.name)), algorithm)
+
+
 class WorkerExchangeKey(WorkerWrappingKey):
     """A key exchange key at its maker, in a worker (``ports.dialog.ExchangeKey``)."""
 

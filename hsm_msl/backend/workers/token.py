@@ -16,6 +16,7 @@ from hsm_msl.backend.workers.keys import (
     WorkerDerivationKey,
     WorkerExchangeKey,
     WorkerMacKey,
+    WorkerPackingKey,
     WorkerSigningKey,
     WorkerUnwrappingKey,
     WorkerWrappingKey,
@@ -78,9 +79,9 @@ class WorkerToken:
         """Return a key-encrypting key."""
         return WorkerWrappingKey(self.pool, OnToken("wrapping_key", label, id, by_blocks=by_blocks))
 
-    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerWrappingKey:
+    def rsa_wrapping_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerPackingKey:
         """Return an RSA key that stands for a key-encrypting key on a token without AES key wrap."""
-        return WorkerWrappingKey(self.pool, OnToken("rsa_wrapping_key", label, id))
+        return WorkerPackingKey(self.pool, OnToken("rsa_wrapping_key", label, id))
 
     def signing_key(self, label: str | None = None, *, id: bytes | None = None) -> WorkerSigningKey:
         """Return an RSA or EC private key that signs."""

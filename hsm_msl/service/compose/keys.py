@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,17 +252,12 @@ class KeySources:
         def named(role: str) -> str:
             return label.replace("{role}", role).replace("{version}", str(version))
 
-        wrapping: WrappingKey | None = None
         try:
             encryption = token.aes_key(named("encryption"))
             mac = token.mac_key(named("mac"), MacAlgorithm.HMAC_SHA256)
+            wrapping = _wrapping(token, named("wrap"))
         except (KeyNotFoundError, KeyPolicyError) as error:
             raise self._config.error(where, f"{error}; {_NO_KEY}") from None
-        try:
-            wrapping = token.wrapping_key(named("wrap"))
-        except (KeyNotFoundError, MechanismUnsupportedError):
-            # Only some key exchanges need one; they refuse a request when it is missing.
-            wrapping = None
         for role, key in (("encryption", encryption), ("mac", mac), ("wrap", wrapping)):
             if key is not None:
                 self._compare(where, named(role), key)
@@ -287,6 +283,20 @@ class KeySources:
 def signing_label(entity: PrivateKeyIdentity) -> str:
     """Return the label of an entity's private key."""
     return entity.label or ("identity.ec.v1" if isinstance(entity, EccIdentity) else "identity.rsa.v1")
+
+
+def _wrapping(token: AnyToken, label: str) -> WrappingKey | None:
+    """Return a key-encrypting key: by AES key wrap; without that, one that works by blocks, or an RSA key pair.
+
+    Only some key exchanges and the ``token`` residency need one; they refuse when it is missing.
+    """
+    ways: tuple[Callable[[], WrappingKey], ...] = (lambda: token.wrapping_key(label),)
+    if "AES_KEY_WRAP" not in token.mechanisms():
+        ways = (lambda: token.wrapping_key(label, by_blocks=True), lambda: token.rsa_wrapping_key(label))
+    for way in ways:
+        with contextlib.suppress(KeyNotFoundError, MechanismUnsupportedError):
+            return way()
+    return None
 
 
 def software_keys(where: str, encryption: bytes, mac: bytes, wrap: bytes | None = None) -> SymmetricKeys:

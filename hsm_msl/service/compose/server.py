@@ -13,7 +13,7 @@ from hsm_msl.backend.software import SoftwareEphemeralKeys
 from hsm_msl.backend.token_vault import TokenVault
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.token_keys import TokenKeys
-from hsm_msl.errors import ConfigurationError, HsmMslError, KeyPolicyError
+from hsm_msl.errors import ConfigurationError, HsmMslError, KeyPolicyError, MechanismUnsupportedError
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.entityauth.defaults import EntityParts, entity_auth_schemes
 from hsm_msl.msl.entityauth.psk import PskScheme
@@ -27,7 +27,7 @@ from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.base import UserAuthSchemes
 from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_schemes
 from hsm_msl.ports import Clock, PresharedKeys, RandomBytes, SessionVault, TokenKeyRing
-from hsm_msl.service.audit_watch import BreakerTransitions, Record, RevocationChanges, TokenTransitions
+from hsm_msl.service.audit_watch import BreakerTransitions, Record, RevocationChanges, SelfChecks, TokenTransitions
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.compose.audit import Journal, Occasion, open_journal
 from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
@@ -219,6 +219,7 @@ class _Composition:
         closing.callback(self.sources.close)
         self.rings = Rings(config, self.sources, manifest, clock, journal.record)
         self.breakers: dict[str, CircuitBreaker] = {}
+        self.self_checks = SelfChecks(journal.record)
         self.ring: TokenKeyRing = self.rings.view(TOKEN_KEYS)
         self.state = open_state(config, closing, clock, random)
         self.residency = Residency(document.session_keys.residency)
@@ -244,7 +245,7 @@ class _Composition:
 
     def deep(self) -> Iterator[Check]:
         """Yield checks that use every key and the store."""
-        yield from key_checks(self._keys)
+        yield from self.self_checks.recorded(key_checks(self._keys))
         yield store_check(self.state.renewals, self.local.entity.data.identity)
 
     def drift(self) -> Iterable[Check]:
@@ -325,17 +326,28 @@ class _Composition:
         section = document.session_keys
         if self.residency is Residency.TOKEN:
             token = self.sources.token("tokens", document.keys[TOKEN_KEYS].token)
-            if self.ring.primary().wrapping is None:
-                raise self.config.error(
-                    "session_keys.residency",
-                    f"token {token.name!r} has no {TOKEN_KEYS} wrapping key to pack them with",
-                )
+            self._prove_packing(token)
             self.sources.places.append(("session keys", f"in token {token.name!r}, which they leave only wrapped"))
             return TokenVault(token, self.ring)
         self.sources.places.append(("session keys", "sealed in master tokens; in this process while in use"))
         if section.source == "system":
             return HostVault(self.random)
         return HostVault(self.sources.token("session_keys.source", section.source).random)
+
+    def _prove_packing(self, token: AnyToken) -> None:
+        """Pack a session key once: not every key that wraps for peers wraps keys of the token itself."""
+        packing, where = self.ring.primary().wrapping, "session_keys.residency"
+        if packing is None:
+            raise self.config.error(
+                where, f"token {token.name!r} has no {TOKEN_KEYS} wrapping key to pack session keys with"
+            )
+        try:
+            packing.wrap_key(token.generate_aes(_IDENTITY_BYTES))
+        except (KeyPolicyError, MechanismUnsupportedError) as error:
+            raise self.config.error(
+                where,
+                f"{error}; a token without AES key wrap packs session keys under an RSA key (profile msl-token-pack)",
+            ) from None
 
     def _issuer(self) -> TokenIssuer:
         policy = self.config.document.token_policy
