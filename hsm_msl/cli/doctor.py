@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -10,17 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hsm_msl.backend.pin import PinSource, pin_source
-from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.facts import Speed, TokenFacts, measure, token_facts
-from hsm_msl.backend.pkcs11.module import load
 from hsm_msl.backend.pkcs11.probe import Ability, Finding, probe, usable_mechanisms
-from hsm_msl.backend.pkcs11.token import Token, open_token
-from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
-from hsm_msl.backend.uri import Pkcs11Uri, parse_uri
+from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.cli.failures import FAILED
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.msl.scheme_needs import NEEDS
+from hsm_msl.service.compose.tokens import plan_of
+from hsm_msl.service.key_sections import TokenSection
 from hsm_msl.toml_document import read_document, suggestion
 
 _STYLES = {
@@ -43,6 +40,7 @@ class _TokenTable(msgspec.Struct, frozen=True):
     pin: str | None = None
     vendor: str | None = None
     parameters: str | None = None
+    pin_memory: str | None = None
 
 
 class _TokensOnly(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +113,7 @@ def doctor(
         directory = Path.cwd()
     else:
         raise ConfigurationError("give a configuration file, --uri, or --module with --label or --serial and --pin")
-    opened = _opened(section, directory)
+    opened = _opened(section, directory, remember=config is not None)
     try:
         diagnosis = examine(opened)
     finally:
@@ -159,28 +157,15 @@ def _section(config: Path, name: str | None) -> _TokenTable:
     return tokens[name]
 
 
-def _opened(section: _TokenTable, directory: Path) -> Token:
-    if section.vendor is not None and section.vendor not in PROFILES:
-        raise ConfigurationError(f"vendor profile {section.vendor!r}: {suggestion(section.vendor, PROFILES)}")
-    uri = Pkcs11Uri() if section.uri is None else parse_uri(section.uri)
-    selector = TokenSelector(
-        label=section.label or uri.token,
-        serial=section.serial or uri.serial,
-        manufacturer=uri.manufacturer,
-        model=uri.model,
-    )
-    module = load(section.module or uri.module_path or uri.module_name or "", reserved=section.parameters)
-    found = selector.find(module)
-    profile = PROFILES[section.vendor] if section.vendor else recognise(found.manufacturer_id, found.model)
-    source = section.pin or uri.pin_source
-    return open_token(module, selector, None if source is None else _pin(source, directory), profile)
+def _opened(section: _TokenTable, directory: Path, *, remember: bool) -> Token:
+    declared = TokenSection(**msgspec.structs.asdict(section))
+    plan = plan_of("the token", declared, lambda source: _absolute(source, directory), directory)
+    return plan.open() if remember else replace(plan, pin_memory=None).open()
 
 
-def _pin(source: str, directory: Path) -> PinSource:
+def _absolute(source: str, directory: Path) -> str:
     kind, _, rest = source.partition(":")
-    if kind == "file" and not Path(rest).is_absolute():
-        source = f"file:{directory.resolve() / rest}"
-    return pin_source(source)
+    return f"file:{directory.resolve() / rest}" if kind == "file" and rest else source
 
 
 def _print(diagnosis: Diagnosis, console: Console) -> None:

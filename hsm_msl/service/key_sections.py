@@ -21,6 +21,9 @@ class TokenSection(Section, frozen=True, kw_only=True):
         sessions: the most sessions open at once.
         vendor: name of the vendor profile; chosen by what the token says of itself when absent.
         parameters: the string some libraries take at their initialisation (NSS, YubiHSM).
+        pin_memory: directory in which a PIN that the token refused is remembered, as a salted hash, so that a service
+            that starts again and again does not lock the token; systemd's STATE_DIRECTORY when left out, or else the
+            directory of this file.
         workers: processes that hold the token for this one, so that a call that hangs is given up and no key is in
             this process; 0 opens the token here.
         deadline_seconds: with workers, how long a call may take, 5 when left out; a worker that takes longer is
@@ -37,6 +40,7 @@ class TokenSection(Section, frozen=True, kw_only=True):
     sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
     vendor: Name | None = None
     parameters: Name | None = None
+    pin_memory: Name | None = None
     workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] | None = None
     recycle_after: Annotated[int, msgspec.Meta(ge=0)] | None = None

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pkcs11
@@ -16,10 +17,11 @@ from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.operations import Operations
 from hsm_msl.backend.pin import PinSource
+from hsm_msl.backend.pin_memory import FilePinMemory
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of, translate
 from hsm_msl.backend.pkcs11.homes import Homes
 from hsm_msl.backend.pkcs11.keepalive import KeepAlive
-from hsm_msl.backend.pkcs11.login import Login
+from hsm_msl.backend.pkcs11.login import Login, identity_of
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.backend.pkcs11.recovery import STAGES, Recovery, RecoveryObserver
 from hsm_msl.backend.pkcs11.sessions import DEFAULT_WAIT_SECONDS, SessionPool
@@ -127,6 +129,7 @@ class Connection:
         observer: hears of recoveries and outages.
         operations: counts the calls.
         renews_module: start the module anew when it is ``worn``; a worker process is replaced instead.
+        pin_memory: directory in which a refused PIN is remembered for later processes; None for this one only.
         monotonic: seconds that never run backwards.
 
     Raises:
@@ -146,6 +149,7 @@ class Connection:
         observer: RecoveryObserver | None = None,
         operations: Operations | None = None,
         renews_module: bool = True,
+        pin_memory: Path | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.module = module
@@ -156,7 +160,8 @@ class Connection:
         # A token without criteria must stay the same one after a reload.
         self._generation = module.generation
         self._found = TokenSelector(label=token.label, serial=token.serial.decode("utf-8", errors="replace"))
-        self.login = Login(module, token, pin, read_write=profile.read_write_sessions)
+        memory = None if pin_memory is None else FilePinMemory(pin_memory, identity_of(token))
+        self.login = Login(module, token, pin, read_write=profile.read_write_sessions, memory=memory)
         self.login.ensure()
         self.recovery = Recovery(self, token.label, monotonic, observer)
         self.pool = SessionPool(

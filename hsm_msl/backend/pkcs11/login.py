@@ -7,8 +7,6 @@ the process: it carries the login, and the module never sees its last session cl
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import os
 import threading
 import time
@@ -18,6 +16,7 @@ from pkcs11 import TokenFlag
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.pin import Pin, PinSource
+from hsm_msl.backend.pin_memory import PinMemory
 from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.cryptoki import CKR_PIN_REFUSED, CKR_USER_ALREADY_LOGGED_IN, User
 from hsm_msl.backend.pkcs11.errors import PASSING, CryptokiError, Fault, code_of, fault_of, name_of, translate
@@ -58,6 +57,7 @@ class Login:
         pin: where the PIN comes from; None for a token with its own PIN pad.
         user: the role; a service only ever is USER.
         read_write: open the login session read/write, on a token without read-only ones.
+        memory: knows which PIN the token refused; None remembers it in this object only.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Login:
         *,
         user: User = User.USER,
         read_write: bool = False,
+        memory: PinMemory | None = None,
     ) -> None:
         self._module = module
         self._token = token
@@ -78,8 +79,7 @@ class Login:
         self._lock = threading.Lock()
         self._session: pkcs11.Session | None = None
         self._generation = 0
-        self._salt = os.urandom(16)
-        self._refused: bytes | None = None
+        self._memory = PinMemory(identity_of(token)) if memory is None else memory
 
     @property
     def token(self) -> pkcs11.Token:
@@ -174,20 +174,35 @@ class Login:
         with self._module.turn():
             self._check_flags()
         pin = self._read_pin()
+        with self._memory.turn():
+            if pin is not None:
+                self._check_memory(pin)
+            self._try(handle_of(self._session), pin)
+
+    def _try(self, session: int, pin: Pin | None) -> None:
         try:
             with self._module.turn():
-                self._module.cryptoki.login(handle_of(self._session), self._user, pin)
+                self._module.cryptoki.login(session, self._user, pin)
         except CryptokiError as error:
             if error.code == CKR_USER_ALREADY_LOGGED_IN:
                 return
             if error.code not in CKR_PIN_REFUSED:
                 raise
             if pin is not None:
-                self._refused = self._digest(pin)
+                self._memory.remember(pin, str(self._source))
             raise PinRefusedError(
-                f"token {self._token.label!r} refuses the PIN from {self._source} ({name_of(error.code)}); "
-                "it is not tried again until the source gives another one"
+                f"token {self._token.label!r} refuses the PIN from {self._source} ({name_of(error.code)}); it is not "
+                f"tried again until the source gives another one; change it, {self._memory.remedy}"
             ) from None
+        self._memory.forget()
+
+    def _check_memory(self, pin: Pin) -> None:
+        remedy = self._memory.refusal(pin)
+        if remedy is not None:
+            raise PinRefusedError(
+                f"token {self._token.label!r} refused this PIN before, and it is not tried again; change what "
+                f"{self._source} gives, {remedy}"
+            )
 
     def _check_flags(self) -> None:
         token = self._token.slot.get_token()
@@ -206,16 +221,16 @@ class Login:
             if not self._token.flags & TokenFlag.PROTECTED_AUTHENTICATION_PATH:
                 raise BackendConfigurationError(f"token {self._token.label!r} needs a PIN, and none is configured")
             return None
-        pin = self._source.read()
-        if self._refused is not None and hmac.compare_digest(self._digest(pin), self._refused):
-            raise PinRefusedError(
-                f"token {self._token.label!r} refused this PIN before; change what {self._source} gives, "
-                "then start again"
-            )
-        return pin
-
-    def _digest(self, pin: Pin) -> bytes:
-        return hashlib.sha256(self._salt + pin.reveal()).digest()
+        return self._source.read()
 
     def __repr__(self) -> str:
         return f"Login({self._token.label!r})"
+
+
+def identity_of(token: pkcs11.Token) -> str:
+    """Return label and serial number of a token, for people and as a name of its own.
+
+    Args:
+        token: the binding's token.
+    """
+    return f"{token.label}-{token.serial.decode('utf-8', errors='replace')}"

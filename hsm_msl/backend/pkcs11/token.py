@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import KeyType, MechanismFlag
@@ -50,6 +51,7 @@ def open_token(
     observer: RecoveryObserver | None = None,
     operations: Operations | None = None,
     renews_module: bool = True,
+    pin_memory: Path | None = None,
 ) -> Token:
     """Log in to a token.
 
@@ -63,6 +65,7 @@ def open_token(
         observer: hears of recoveries and outages.
         operations: counts the calls.
         renews_module: start the module anew when so many keys were made that what it keeps of each begins to count.
+        pin_memory: directory in which a refused PIN is remembered for later processes; None for this one only.
 
     Returns:
         The token; one per process and token.
@@ -82,6 +85,7 @@ def open_token(
             observer=observer,
             operations=operations,
             renews_module=renews_module,
+            pin_memory=pin_memory,
         )
     )
 

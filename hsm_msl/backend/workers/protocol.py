@@ -49,6 +49,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         reserved: the module's parameter string, or None.
         recycle_after: after how many keys unwrapped or made the worker reports itself worn; 0 for never, None for
             the profile's number.
+        pin_memory: directory in which a refused PIN is remembered, or None.
     """
 
     module: str
@@ -60,6 +61,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     profile: str | None = None
     reserved: str | None = None
     recycle_after: int | None = None
+    pin_memory: str | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):

@@ -7,6 +7,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -263,4 +264,5 @@ def _open(hello: Hello) -> Token:
         pin_source(spec.pin) if spec.pin is not None else None,
         replace(profile, unwraps_per_process=limit),
         renews_module=False,
+        pin_memory=None if spec.pin_memory is None else Path(spec.pin_memory),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class Tokens:
 
     def _opened(self, where: str, section: TokenSection) -> Token | WorkerToken:
         try:
-            plan = plan_of(where, section, self._source)
+            plan = plan_of(where, section, self._source, self._path.parent)
         except ConfigurationError as error:
             raise ConfigurationError(f"{self._path}: {error}") from None
         operations = Operations() if self._use_of is None else Operations(self._use_of)
@@ -142,6 +143,7 @@ class Plan:
         pin: source of the PIN.
         vendor: name of the profile, if it is named.
         parameters: the library's initialisation string.
+        pin_memory: directory in which a refused PIN is remembered; None for nowhere.
     """
 
     module: str
@@ -149,6 +151,7 @@ class Plan:
     pin: str | None
     vendor: str | None
     parameters: str | None
+    pin_memory: Path | None
 
     def open(self, sessions: int | None = None, operations: Operations | None = None) -> Token:
         """Log in to the token in this process. Raises BackendError as ``open_token``.
@@ -161,7 +164,15 @@ class Plan:
         found = self.selector.find(module)
         profile = PROFILES[self.vendor] if self.vendor else recognise(found.manufacturer_id, found.model)
         pin = None if self.pin is None else pin_source(self.pin)
-        return open_token(module, self.selector, pin, profile, sessions=sessions, operations=operations)
+        return open_token(
+            module,
+            self.selector,
+            pin,
+            profile,
+            sessions=sessions,
+            operations=operations,
+            pin_memory=self.pin_memory,
+        )
 
     def start(self, section: TokenSection, operations: Operations) -> WorkerToken:
         """Start the processes that hold the token. Raises BackendError as ``open_worker_token``.
@@ -181,6 +192,7 @@ class Plan:
             profile=self.vendor,
             reserved=self.parameters,
             recycle_after=section.recycle_after,
+            pin_memory=None if self.pin_memory is None else str(self.pin_memory),
         )
         return open_worker_token(
             spec,
@@ -190,13 +202,14 @@ class Plan:
         )
 
 
-def plan_of(where: str, section: TokenSection, source: Callable[[str], str]) -> Plan:
+def plan_of(where: str, section: TokenSection, source: Callable[[str], str], directory: Path) -> Plan:
     """Return what a section and its URI say together.
 
     Args:
         where: the section's key, for errors.
         section: the section.
         source: returns a source of a PIN with its path, if it names a file, made absolute.
+        directory: that of the configuration file.
 
     Raises:
         ConfigurationError: an unknown vendor, an impossible URI, or a source of a PIN that workers cannot read.
@@ -224,4 +237,5 @@ def plan_of(where: str, section: TokenSection, source: Callable[[str], str]) -> 
         None if pin is None else source(pin),
         section.vendor,
         section.parameters,
+        directory / (section.pin_memory or os.environ.get("STATE_DIRECTORY", "").partition(":")[0]),
     )
