@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
 from hsm_msl.backend.deferred import DeferredWrappingKey
 from hsm_msl.backend.key_cache import KeyCache
+from hsm_msl.backend.key_derivation import derive_bytes
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareWrappingKey, software_mac_key
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, SymmetricKeys, WrappingKey
 
@@ -25,22 +25,6 @@ WRAPPING_LABEL = b"MSL PSK wrapping"
 ENCRYPTION_BYTES = 16
 MAC_BYTES = 32
 WRAPPING_BYTES = 16
-
-COUNTER_BYTES = 4
-LENGTH_BYTES = 4
-
-
-def fixed_data(label: bytes, context: bytes, size: int) -> bytes:
-    """Return what every block of one derivation has in common: label, zero byte, context, length in bits.
-
-    Args:
-        label: the key's purpose.
-        context: the identity.
-        size: of the derived key, in bytes.
-
-    Source: SP 800-108r1 section 4.
-    """
-    return b"".join((label, b"\x00", context, (size * 8).to_bytes(LENGTH_BYTES)))
 
 
 @runtime_checkable
@@ -84,18 +68,7 @@ class SoftwareDerivationKey:
             context: the identity.
             size: in bytes.
         """
-        kdf = KBKDFCMAC(
-            AES,
-            Mode.CounterMode,
-            size,
-            COUNTER_BYTES,
-            None,
-            CounterLocation.BeforeFixed,
-            None,
-            None,
-            fixed_data(label, context, size),
-        )
-        return kdf.derive(self._value)
+        return derive_bytes(self._value, label, context, size)
 
     def derive_aes(self, label: bytes, context: bytes, size: int) -> AesKey:
         """Return a derived AES key."""

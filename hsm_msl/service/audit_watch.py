@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Protocol
 
 from hsm_msl.backend.token_status import TokenStatus
-from hsm_msl.errors import PinRefusedError
+from hsm_msl.errors import BackendUnavailableError, HsmMslError, PinRefusedError, StoreError
+from hsm_msl.service.health import Check
 
 Record = Callable[[str, Mapping[str, str]], None]
 """Writes an event and its details to the audit log."""
@@ -110,3 +112,33 @@ class RevocationChanges:
         if now is not None and now != self._before:
             self._before = now
             self._record("revocations seen", {"revision": str(now[0]), "in force": str(now[1])})
+
+
+class SelfChecks:
+    """Records when a check that uses a key got a wrong answer, and when it is right again, once each.
+
+    Args:
+        record: writes to the audit log.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._failed: dict[str, str] = {}
+
+    def recorded(self, checks: Iterable[Check]) -> Iterator[Check]:
+        """Yield the checks so that their outcomes are recorded; no answer at all is no outcome."""
+        for check in checks:
+            yield Check(check.name, partial(self._run, check))
+
+    def _run(self, check: Check) -> None:
+        try:
+            check.run()
+        except (BackendUnavailableError, StoreError):
+            raise
+        except HsmMslError as error:
+            if self._failed.get(check.name) != str(error):
+                self._failed[check.name] = str(error)
+                self._record("self-check failed", {"check": check.name, "reason": str(error)})
+            raise
+        if self._failed.pop(check.name, None) is not None:
+            self._record("self-check passed", {"check": check.name})

@@ -5,7 +5,7 @@ Each kind of key has the one method its usage flags allow, so that no key needs 
 * ``ecb-zero``: AES in ECB mode over one zero block (keys that encrypt);
 * ``wrap-zero``: RFC 3394 wrap of sixteen zero bytes (keys that wrap and may not encrypt);
 * ``derive-zero``: AES in ECB mode over one zero block under the 16-byte key derived (SP 800-108, AES-CMAC, as in
-  ``hsm_msl.backend.derived``) with sixteen zero bytes as label and as context (keys that derive);
+  ``hsm_msl.backend.key_derivation``) with sixteen zero bytes as label and as context (keys that derive);
 * ``hmac-label``: HMAC-SHA256 over a constant text (keys that authenticate);
 * ``spki-sha256``: SHA-256 of the public half, SubjectPublicKeyInfo DER (key pairs).
 
@@ -22,7 +22,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from hsm_msl.backend.derived import SoftwareDerivationKey
+from hsm_msl.backend.key_derivation import derive_bytes
 from hsm_provision.profiles import KeyProfile
 
 CheckMethod = Literal["ecb-zero", "wrap-zero", "derive-zero", "hmac-label", "spki-sha256"]
@@ -73,7 +73,7 @@ def check_value_of_secret(profile: KeyProfile, secret: bytes) -> CheckValue:
     if method == "wrap-zero":
         return symmetric_check_value(method, aes_key_wrap(secret, ZERO_BLOCK))
     if method == "derive-zero":
-        secret = SoftwareDerivationKey(secret).derive(ZERO_BLOCK, ZERO_BLOCK, len(ZERO_BLOCK))
+        secret = derive_bytes(secret, ZERO_BLOCK, ZERO_BLOCK, len(ZERO_BLOCK))
     # One constant block for a check value, never data: the mode's weakness does not apply.
     encryptor = Cipher(algorithms.AES(secret), modes.ECB()).encryptor()  # noqa: S305  # see above
     return symmetric_check_value(method, encryptor.update(ZERO_BLOCK))

@@ -19,9 +19,10 @@ from hsm_msl.backend.software import SoftwareSigningKey
 from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.errors import BackendUnavailableError, ConfigurationError, PinRefusedError
 from hsm_msl.service.audit_section import AuditSection
-from hsm_msl.service.audit_watch import BreakerTransitions, RevocationChanges, TokenTransitions
+from hsm_msl.service.audit_watch import BreakerTransitions, RevocationChanges, SelfChecks, TokenTransitions
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.compose.audit import Journal, open_journal
+from hsm_msl.service.health import Check, WrongAnswerError
 
 UP = TokenStatus(True, 0, 0, {}, {}, Operations())
 AWAY = BackendUnavailableError("the token is away")
@@ -110,6 +111,29 @@ def test_revocations_are_seen_once_per_revision(written: Written) -> None:
     assert written.taken() == [
         ("revocations seen", {"revision": "7", "in force": "2"}),
         ("revocations seen", {"revision": "8", "in force": "1"}),
+    ]
+
+
+def test_a_self_check_that_fails_is_recorded_once_and_an_outage_is_not(written: Written) -> None:
+    outcome: list[Exception | None] = [None]
+
+    def run() -> None:
+        if outcome[0] is not None:
+            raise outcome[0]
+
+    checks = SelfChecks(written)
+    wrong = WrongAnswerError("the signature does not fit")
+    for error in (None, AWAY, wrong, wrong, AWAY, wrong, None, None):
+        outcome[0] = error
+        (check,) = checks.recorded([Check("k: sign and verify", run)])
+        if error is None:
+            check.run()
+        else:
+            with pytest.raises(type(error)):
+                check.run()
+    assert written.taken() == [
+        ("self-check failed", {"check": "k: sign and verify", "reason": "the signature does not fit"}),
+        ("self-check passed", {"check": "k: sign and verify"}),
     ]
 
 

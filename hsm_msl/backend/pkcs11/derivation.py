@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 
-from hsm_msl.backend.derived import COUNTER_BYTES, fixed_data
 from hsm_msl.backend.inputs import BLOCK
+from hsm_msl.backend.key_derivation import COUNTER_BYTES, fixed_data
 from hsm_msl.backend.pkcs11 import session_keys
 from hsm_msl.backend.pkcs11.aes import TokenAesKey, check_value
 from hsm_msl.backend.pkcs11.binding import Handle

@@ -9,7 +9,7 @@ from typing import Any
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
-from hsm_msl.backend.derived import COUNTER_BYTES, fixed_data
+from hsm_msl.backend.key_derivation import COUNTER_BYTES, fixed_data
 from hsm_msl.backend.pkcs11.derivation import masked_last_block
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of
 from hsm_provision.check_values import (
