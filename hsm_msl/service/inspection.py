@@ -1,7 +1,7 @@
 """Takes recorded messages apart: what they carry, what protects each part and, given keys, what is inside.
 
 Unlike the engine it goes on where something is wrong, checks no policy, changes no state, and says which keys it
-would need. Session keys and passwords stay out of the result even when they could be read.
+would need. Session keys and users' credentials stay out of the result even when they could be read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Report = dict[str, Any]
 Value = TypeVar("Value")
 
 HIDDEN = "(hidden)"
-_HIDDEN_MEMBERS = frozenset({"password"})
+_SHOWN_CREDENTIALS = frozenset({"email"})
 _SESSION_KEYS = frozenset({"encryptionkey", "hmackey", "signaturekey"})
 _READ_LATER = frozenset({"keyresponsedata", "useridtoken", "servicetokens", "peermastertoken", "peeruseridtoken"})
 
@@ -101,7 +101,9 @@ class Inspector:
             return report, _Chunks(report, None, self._keys.sessions)
         context = header.context or context
         data = header.data
-        report["header"] = _visible({name: value for name, value in data.items() if name not in _READ_LATER})
+        report["header"] = {name: value for name, value in data.items() if name not in _READ_LATER}
+        if "userauthdata" in data:
+            report["header"]["userauthdata"] = _credentials(data["userauthdata"])
         if report["type"] == "error":
             _name_codes(report["header"])
             return report, _Chunks(report, None, ())
@@ -257,6 +259,8 @@ class _Chunks:
 def _chunk_data(data: Mapping[str, Any]) -> bytes:
     raw = fields.binary(data, "data")
     algorithm = fields.optional_string(data, "compressionalgo")
+    if algorithm is not None and algorithm not in compression.ALGORITHMS:
+        raise MslError(ErrorCode.UNIDENTIFIED_COMPRESSION)
     return compression.uncompress(algorithm, raw) if algorithm is not None and raw else raw
 
 
@@ -315,11 +319,13 @@ def text_or_hex(data: bytes) -> Report:
     return {"bytes": len(data), "hex": data.hex()}
 
 
-def _visible(value: Any) -> Any:
-    """Return decoded members without the credentials among them."""
-    if isinstance(value, dict):
-        return {name: HIDDEN if name in _HIDDEN_MEMBERS else _visible(member) for name, member in value.items()}
-    return [_visible(member) for member in value] if isinstance(value, list) else value
+def _credentials(value: Any) -> Any:
+    """Return user authentication data without what proves the user, whatever its scheme calls that."""
+    authdata = value.get("authdata") if isinstance(value, dict) else None
+    if not isinstance(authdata, dict):
+        return HIDDEN
+    shown = {name: member if name in _SHOWN_CREDENTIALS else HIDDEN for name, member in authdata.items()}
+    return {"scheme": value.get("scheme"), "authdata": shown}
 
 
 def _name_codes(error: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,48 @@ def test_recorded_exchange(path: Path, tmp_path: Path) -> None:
                 continue
             assert not problems
             assert shown(message) == recorded.get("application_data_hex", "")
+
+
+def altered(change: Callable[[dict[str, Any]], object], payload: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the report on an unprotected message with altered header data."""
+    header: dict[str, Any] = {"messageid": 1, "renewable": False}
+    change(header)
+    outer = {"entityauthdata": {"scheme": "NONE", "authdata": {"identity": "x"}}, "signature": ""}
+    objects = [{**outer, "headerdata": base64.b64encode(json.dumps(header).encode()).decode()}]
+    if payload is not None:
+        objects.append({"payload": base64.b64encode(json.dumps(payload).encode()).decode(), "signature": ""})
+    body = "".join(json.dumps(obj) for obj in objects).encode()
+    (message,) = Inspector(compose_inspection(None)).inspect(body)["messages"]
+    return message
+
+
+@pytest.mark.parametrize(
+    ("userauthdata", "shown"),
+    [
+        (
+            {"scheme": "EMAIL_PASSWORD", "authdata": {"email": "a@b.c", "password": "s3cret"}},
+            {"scheme": "EMAIL_PASSWORD", "authdata": {"email": "a@b.c", "password": HIDDEN}},
+        ),
+        (
+            {"scheme": "COMPANY_PIN", "authdata": {"pin": "s3cret", "token": {"inner": "s3cret"}}},
+            {"scheme": "COMPANY_PIN", "authdata": {"pin": HIDDEN, "token": HIDDEN}},
+        ),
+        ("s3cret", HIDDEN),
+        ({"scheme": "X", "authdata": "s3cret"}, HIDDEN),
+    ],
+)
+def test_credentials_of_any_scheme_stay_out(userauthdata: object, shown: object) -> None:
+    """A scheme of one's own has names of its own for what proves the user."""
+    report = altered(lambda header: header.update(userauthdata=userauthdata))
+    assert report["header"]["userauthdata"] == shown
+    assert "s3cret" not in json.dumps(report)
+
+
+@pytest.mark.parametrize("algorithm", ["", "gzip", "BROTLI"])
+def test_an_unknown_compression_is_a_problem_of_its_chunk(algorithm: str) -> None:
+    chunk = {"data": "AAAA", "messageid": 1, "sequencenumber": 1, "endofmsg": True, "compressionalgo": algorithm}
+    report = altered(lambda header: None, chunk)
+    assert "UNIDENTIFIED_COMPRESSION" in report["payload"]["chunks"][0]["problem"]
 
 
 def test_nothing_can_be_read_without_keys() -> None:
