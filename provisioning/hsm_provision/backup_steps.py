@@ -55,20 +55,24 @@ def make_backup_key(office: KeyOffice, name: KeyName, needed: int, total: int, d
     """
     if office.manifest().key(name.label) is not None:
         raise ConflictError(f"{name.label} exists already; its shares were handed out when it was made")
+    paths = [directory / f"{name.label}.share-{number}-of-{total}.txt" for number in range(1, total + 1)]
+    for path in paths:
+        if path.exists():
+            raise ConfigurationError(
+                f"{path}: exists already; name another directory, or remove it if a run was interrupted: shares of a "
+                "key that was never recorded open nothing"
+            )
     secret = office.session.random(KEY_BYTES)
     shares = split(secret, needed, total)
     check = check_value_of_secret(_backup_profile(office.profiles), secret)
-    files = []
     token = office.session.identity
-    for number, share in enumerate(shares, start=1):
-        path = directory / f"{name.label}.share-{number}-of-{total}.txt"
+    for number, (path, share) in enumerate(zip(paths, shares, strict=True), start=1):
         text = (
             f"Share {number} of {total} of {name.label}; {needed} shares give the key back.\n"
             f"Token {token.label} (serial {token.serial}), {office.records.now()}\n"
             f"Check value {check.short}: {spoken(check)}\n\n{share}\n"
         )
         create_private_file(path, text.encode())
-        files.append(path)
     _record_backup_key(office, name, secret, check, f"split {needed} of {total}")
     office.records.audit().append(
         "backup key split",
@@ -76,7 +80,7 @@ def make_backup_key(office: KeyOffice, name: KeyName, needed: int, total: int, d
             {"label": name.label, "needed": str(needed), "shares": str(total), "check": check.value}
         ),
     )
-    return tuple(files)
+    return tuple(paths)
 
 
 def export_backup(office: KeyOffice, path: Path) -> BackupFile:

@@ -9,6 +9,7 @@ from hsm_provision.labels import parse_label
 from hsm_provision.manifest import Manifest, ManifestKey
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.record_signing import signed_for
+from hsm_provision.records import Progress
 from hsm_provision.token.facts import Listing, ObjectFacts
 from hsm_provision.token.objects import TokenSession, list_keys, public_spki
 from hsm_provision.verification import KeyProof, prove_key
@@ -27,8 +28,16 @@ class TokenVerdict:
         return not self.problems and all(proof.sound for proof in self.proofs)
 
 
+KEYS_PER_REPORT = 20
+"""How many proofs go by between two reports of progress."""
+
+
 def verify_token(
-    session: TokenSession, manifest: Manifest, profiles: Mapping[str, KeyProfile], trusted: bytes | None = None
+    session: TokenSession,
+    manifest: Manifest,
+    profiles: Mapping[str, KeyProfile],
+    trusted: bytes | None = None,
+    progress: Progress | None = None,
 ) -> TokenVerdict:
     """Prove every recorded key, and name every object nobody recorded.
 
@@ -38,6 +47,7 @@ def verify_token(
         profiles: the key profiles by name.
         trusted: the public key that must have signed the manifest (SubjectPublicKeyInfo DER); None takes the signing
             key from the token itself.
+        progress: told now and then how far it is.
 
     Returns:
         The verdict.
@@ -54,8 +64,12 @@ def verify_token(
         problems.append(f"{listing.unreadable} object(s) on the token cannot be read (damaged, or of another kind)")
     recorded = {entry.label for entry in manifest.body.keys}
     problems.extend(_unknown(found) for found in listing.objects if found.label not in recorded)
-    proofs = tuple(_prove(session, entry, profiles, listing) for entry in manifest.body.keys)
-    return TokenVerdict(proofs, tuple(problems))
+    proofs = []
+    for entry in manifest.body.keys:
+        proofs.append(_prove(session, entry, profiles, listing))
+        if progress is not None and len(proofs) % KEYS_PER_REPORT == 0:
+            progress(f"{len(proofs)} of {len(manifest.body.keys)} keys tried")
+    return TokenVerdict(tuple(proofs), tuple(problems))
 
 
 def weak_flags(found: ObjectFacts) -> tuple[str, ...]:

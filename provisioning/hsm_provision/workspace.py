@@ -86,9 +86,15 @@ class Workspace:
         roots = None if section is None else self.file.working_path(section.trust)
         return EvidenceShelf(self.records.directory / "attestations", roots)
 
-    def verdict(self, session: TokenSession, manifest: Manifest, trusted: bytes | None = None) -> TokenVerdict:
+    def verdict(
+        self,
+        session: TokenSession,
+        manifest: Manifest,
+        trusted: bytes | None = None,
+        progress: Progress | None = None,
+    ) -> TokenVerdict:
         """Prove the whole token and the evidence about its keys. Arguments and errors as ``verify_token``."""
-        verdict = verify_token(session, manifest, self.profiles, trusted)
+        verdict = verify_token(session, manifest, self.profiles, trusted, progress)
         return dataclasses.replace(verdict, problems=(*verdict.problems, *self.evidence.problems(manifest.body)))
 
     def token_absent(self) -> bool:

@@ -133,6 +133,12 @@ def test_bad_numbers_and_bad_shares_touch_no_token(
     assert numbers.code == 2
     assert "3 of 2 shares" in numbers.err
     assert not list((bench.directory / "tokens").iterdir())
+    bench.write("shares/backup.wrap.v1.share-2-of-3.txt", "of another run")
+    taken = bench.run("backup-key", bare, "--needed", "2", "--shares", "3", "--shares-to", "shares", "--yes")
+    assert taken.code == 2
+    assert "exists already" in taken.err
+    assert [path.name for path in (bench.work / "shares").iterdir()] == ["backup.wrap.v1.share-2-of-3.txt"]
+    (bench.work / "shares/backup.wrap.v1.share-2-of-3.txt").unlink()
     ceremony = with_backup_key(bench, BACKED_UP[0])
     bench.apply(ceremony)
     bench.run("backup", ceremony, "backup.json")

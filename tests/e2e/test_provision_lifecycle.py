@@ -29,6 +29,14 @@ def test_verify_accepts_what_apply_made(bench: CeremonyBench) -> None:
     assert "the token is as the manifest says" in outcome.out
 
 
+def test_long_work_says_how_far_it_is(bench: CeremonyBench) -> None:
+    ceremony = bench.ceremony(*(f'profile = "service-token-mac"\npurpose = "service.s{n}"' for n in range(24)))
+    bench.apply(ceremony)
+    outcome = bench.run("verify", ceremony, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == "  20 of 25 keys tried\n"
+
+
 @pytest.mark.parametrize(
     ("tampering", "complaint"),
     [

@@ -66,7 +66,7 @@ def verify(
     trusted = read_public_key(public_key) if public_key else None
     manifest = opened.required_manifest()
     with opened.session() as session:
-        verdict = opened.verdict(session, manifest, trusted)
+        verdict = opened.verdict(session, manifest, trusted, progress)
     if json:
         typer.echo(
             msgspec.json.encode({"sound": verdict.sound, "problems": verdict.problems, "keys": verdict.proofs})

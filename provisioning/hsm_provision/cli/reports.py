@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hsm_msl.private_files import create_private_file
-from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
+from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, progress, workspace
 from hsm_provision.errors import ExitCode
 from hsm_provision.report import make_report
 from hsm_provision.report_page import render
@@ -32,7 +32,7 @@ def report(
     opened = workspace(ceremony, directory, actor)
     manifest = opened.required_manifest()
     with opened.session() as session:
-        verdict, module = opened.verdict(session, manifest), session.module.path
+        verdict, module = opened.verdict(session, manifest, progress=progress), session.module.path
     made = make_report(opened.file, module, verdict, manifest, opened.profiles, opened.records, witness or ())
     create_private_file(to, render(made).encode())
     out().print(f"{to}: {'everything is verified' if made.sound else 'NOT VERIFIED, see the page'}", markup=False)
