@@ -1,123 +1,22 @@
-"""Every recorded request with one member changed: missing, null, of another type, out of range, flipped.
+"""Every recorded request with one member changed, and with two: which check comes when decides what is answered.
 
-What our server answers is what the order of checks says (msl-wire sections 4 to 9, msl-engine section 6; the table in
-``request_rules``), or the same as to the request as it was. Never anything unnamed.
+With one, our server answers what the table in ``request_rules`` says (msl-wire sections 4 to 9), or the same as to
+the request as it was; with two, to the fault that comes first in msl-engine section 6. Never anything unnamed.
 """
 
 from __future__ import annotations
 
-import base64
-import copy
-import json
-import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
 import pytest
 
-from hsm_msl.backend.software import SoftwareSigningKey
-from hsm_msl.crypto.asymmetric import SignatureContext
-from hsm_msl.crypto.context import CryptoContext, protect
-from hsm_msl.crypto.null import NullContext
-from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
-from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.errors import ErrorCode as E
-from hsm_msl.msl.server import MslServer
-from hsm_msl.ports import SignatureScheme, SymmetricKeys
-from recorded_exchange import Recording, recordings, split
-from recorded_network import SoftwareHome, public_half, server_context
+from recorded_exchange import recordings
+from recorded_request import Fault, Object, Path, RecordedRequest, paths, recorded_request
 from request_rules import ABSENT, AS_BEFORE, FLIPPED, RULES
-
-Object = dict[str, Any]
-Path = tuple[str | int, ...]
-
-HOME = SoftwareHome()
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A recorded request that can be written anew with other contents; one context protects all of it."""
-
-    objects: list[Object]
-    header: Object
-    chunks: list[Object]
-    context: CryptoContext
-
-    def layers(self) -> dict[str, Object]:
-        first = {"chunk": self.objects[1], "payload": self.chunks[0]} if self.chunks else {}
-        return {"outer": self.objects[0], "header": self.header, **first}
-
-    def body(self, layer: str, changed: Object) -> bytes:
-        """Return the message with one layer replaced, protected anew where the layer is inside."""
-        objects = list(self.objects)
-        if layer == "outer":
-            objects[0] = changed
-        elif layer == "header":
-            objects[0] = {**objects[0], **_sealed(self.context, "headerdata", changed)}
-        elif layer == "chunk":
-            objects[1] = changed
-        else:
-            objects[1] = _sealed(self.context, "payload", changed)
-        return b"".join(map(_text, objects))
-
-
-def _text(obj: object) -> bytes:
-    return json.dumps(obj, separators=(",", ":")).encode()
-
-
-def _sealed(context: CryptoContext, member: str, content: Object) -> Object:
-    protected, signature = protect(context, _text(content))
-    return {member: protected, "signature": signature}
-
-
-def session(decoded: Object) -> CryptoContext:
-    keys = [bytes.fromhex(decoded[f"session_{name}_key_hex"]) for name in ("encryption", "hmac")]
-    return SymmetricContext(SymmetricKeys(LocalAesKey(keys[0]), LocalHmacKey(keys[1])), "", os.urandom)
-
-
-def rsa(pkcs8: str) -> CryptoContext:
-    return SignatureContext(SignatureScheme.RSA_PKCS1_SHA256, signing=SoftwareSigningKey(base64.b64decode(pkcs8)))
-
-
-def recorded_request(recording: Recording, pair: Object) -> Recorded:
-    sent, secrets = pair["request"], recording.secrets
-    if "session_encryption_key_hex" in sent:
-        context = session(sent)
-    elif "psk_enc_key_hex" in secrets and sent["protection"].startswith("PSK"):
-        keys = [bytes.fromhex(secrets[f"psk_{name}_key_hex"]) for name in ("enc", "hmac")]
-        context = SymmetricContext(SymmetricKeys(LocalAesKey(keys[0]), LocalHmacKey(keys[1])), "", os.urandom)
-    elif sent["protection"] == "RSA":
-        context = rsa(secrets["client_rsa_pkcs8_b64"])
-    else:
-        context = NullContext()
-    chunks = [json.loads(chunk["plaintext"]) for chunk in sent["payload_chunks"]]
-    return Recorded(split(bytes.fromhex(pair["request_hex"])), json.loads(sent["header_plaintext"]), chunks, context)
-
-
-def paths(obj: object, path: Path = ()) -> Iterator[Path]:
-    members: Any = obj.items() if isinstance(obj, dict) else enumerate(obj) if isinstance(obj, list) else ()
-    for name, value in members:
-        yield (*path, name)
-        yield from paths(value, (*path, name))
-
-
-def put(obj: Object, path: Path, value: object) -> Object:
-    """Return a copy with one member changed."""
-    changed = copy.deepcopy(obj)
-    holder: Any = changed
-    for name in path[:-1]:
-        holder = holder[name]
-    if value is ABSENT:
-        del holder[path[-1]]
-        return changed
-    if value is FLIPPED:
-        data = bytearray(base64.b64decode(holder[path[-1]]))
-        data[len(data) // 2] ^= 1
-        value = base64.b64encode(data).decode()
-    holder[path[-1]] = value
-    return changed
 
 
 def features(pair: Object) -> list[str]:
@@ -153,7 +52,7 @@ def requests() -> list[Any]:
         for number, pair in enumerate(recording.pairs):
             if pair["response"]["type"] == "error":
                 continue
-            request = recorded_request(recording, pair)
+            request = recorded_request(recording, number)
             fresh = []
             for layer, obj in request.layers().items():
                 for path in paths(obj):
@@ -163,33 +62,16 @@ def requests() -> list[Any]:
                         seen.add(kind)
                         fresh.append((layer, path))
             if fresh:
-                found.append(pytest.param(recording, number, request, fresh, id=f"{recording.name} {number}"))
+                found.append(pytest.param(request, fresh, id=f"{recording.name} {number}"))
     return found
 
 
-@pytest.mark.parametrize(("recording", "number", "request_", "members"), requests())
-def test_a_request_with_one_member_changed(
-    recording: Recording, number: int, request_: Recorded, members: list[tuple[str, Path]]
-) -> None:
-    pair = recording.pairs[number]
-    sent = pair["request"]["header"]
-    key = public_half(recording.secrets["server_rsa_pkcs8_b64"])
-
-    def answer(body: bytes) -> Object | None:
-        """Return the error data of a new server's answer, or None."""
-        context = server_context(recording, HOME, lambda: float(sent["timestamp"]))
-        (first, *_) = split(MslServer(context, lambda request: request.payload).handle(body))
-        if "errordata" not in first:
-            return None
-        data, signature = (base64.b64decode(first[name]) for name in ("errordata", "signature"))
-        assert key.verify(data, signature, SignatureScheme.RSA_PKCS1_SHA256)
-        error: Object = json.loads(data)
-        return error
-
-    assert answer(bytes.fromhex(pair["request_hex"])) is None
+@pytest.mark.parametrize(("sent", "members"), requests())
+def test_a_request_with_one_member_changed(sent: RecordedRequest, members: list[tuple[str, Path]]) -> None:
+    assert sent.answer(bytes.fromhex(sent.pair["request_hex"])) is None
     for layer, path in members:
-        for value, expected in expectations(pair, layer, path):
-            error = answer(request_.body(layer, put(request_.layers()[layer], path, value)))
+        for value, expected in expectations(sent.pair, layer, path):
+            error = sent.answer(sent.body(Fault(layer, path, value)))
             named = None if error is None else E(error["internalcode"])
             case = f"{layer} {path} {value!r}: {named!r}"
             if expected is AS_BEFORE:
@@ -199,3 +81,93 @@ def test_a_request_with_one_member_changed(
             assert error is not None
             assert error["errorcode"] == named.response, case
             assert error["errormsg"].startswith(named.name), case
+
+
+HEADER = (
+    Fault("header", ("messageid",), -1),
+    Fault("header", ("timestamp",), "now"),
+    Fault("header", ("useridtoken", "tokendata"), ""),
+    Fault("header", ("userauthdata", "scheme"), "NOVEL"),
+    Fault("header", ("userauthdata", "authdata", "password"), "wrong"),
+    Fault("header", ("servicetokens", 0, "tokendata"), ""),
+    Fault("header", ("nonreplayableid",), "1"),
+    Fault("header", ("renewable",), ABSENT),
+    Fault("header", ("handshake",), "no"),
+    Fault("header", ("capabilities", "languages"), [5]),
+    Fault("header", ("keyrequestdata", 0, "scheme"), "NOVEL"),
+    Fault("header", ("useridtoken", "signature"), FLIPPED),
+    Fault("chunk", ("signature",), FLIPPED),
+    Fault("payload", ("sequencenumber",), -1),
+    Fault("payload", ("messageid",), -1),
+    Fault("payload", ("compressionalgo",), "NOVEL"),
+    Fault("payload", ("data",), ""),
+)
+"""Faults of header and first chunk in the order of msl-engine section 6, rows D1 to E3, and msl-wire section 7."""
+
+IN_ORDER = {
+    "session": (
+        Fault("outer", ("mastertoken", "tokendata"), ""),
+        Fault("outer", ("signature",), 5),
+        Fault("outer", ("headerdata",), ""),
+        Fault("outer", ("mastertoken", "signature"), FLIPPED),
+        Fault("outer", ("signature",), FLIPPED),
+        *HEADER,
+    ),
+    "PSK": (
+        Fault("outer", ("entityauthdata", "scheme"), "NOVEL"),
+        Fault("outer", ("entityauthdata", "authdata"), 5),
+        Fault("outer", ("signature",), 5),
+        Fault("outer", ("headerdata",), ""),
+        Fault("outer", ("entityauthdata", "authdata", "identity"), "nobody"),
+        Fault("outer", ("signature",), FLIPPED),
+        *HEADER,
+    ),
+}
+
+
+def requests_of_both_kinds() -> list[Any]:
+    """Return one request with everything a session has, and one that begins a session."""
+    named = {recording.name: recording for recording in recordings()}
+    return [
+        pytest.param("session", recorded_request(named["NONE_client3.DIFFIE_HELLMAN.user1.enc0.sig0.nrep1"], 2)),
+        pytest.param("session", recorded_request(named["NONE_client3.DIFFIE_HELLMAN.user1.enc0.sig0.nrep1"], 1)),
+        pytest.param("PSK", recorded_request(named["PSK_client1.ASYMMETRIC_WRAPPED_JWK_RSA.user1"], 0)),
+    ]
+
+
+def present(sent: RecordedRequest, faults: Iterable[Fault]) -> list[Fault]:
+    """Return the faults in members that the request has."""
+    there = {(layer, path) for layer, obj in sent.layers().items() for path in paths(obj)}
+    return [fault for fault in faults if (fault.layer, fault.path) in there]
+
+
+@pytest.mark.parametrize(("kind", "sent"), requests_of_both_kinds())
+def test_of_two_faults_the_earlier_is_answered(kind: str, sent: RecordedRequest) -> None:
+    faults = present(sent, IN_ORDER[kind])
+    alone = [sent.answer(sent.body(fault)) for fault in faults]
+    assert len({(error or {}).get("errormsg") for error in alone}) > len(faults) - 4
+    tried = 0
+    for (first, told), (second, _) in combinations(zip(faults, alone, strict=True), 2):
+        if first.path[: len(second.path)] == second.path[: len(first.path)]:
+            continue  # the same member, or one inside the other
+        error = sent.answer(sent.body(first, second))
+        assert told is not None, first
+        assert error is not None
+        assert (error["internalcode"], error["errormsg"]) == (told["internalcode"], told["errormsg"]), (first, second)
+        tried += 1
+    assert tried > 50
+
+
+def test_an_expired_token_is_noticed_after_the_header_and_before_the_payload() -> None:
+    """Row E3: what is wrong in the header is said first, what is wrong in a chunk is not seen any more."""
+    named = {recording.name: recording for recording in recordings()}
+    sent = recorded_request(named["NONE_client3.ASYMMETRIC_WRAPPED_JWK_RSA.user1"], 1)
+    faults = present(sent, HEADER)
+    assert {fault.layer for fault in faults} == {"header", "chunk", "payload"}
+    for fault in faults:
+        error = sent.answer(sent.body(fault), seconds=4000)
+        assert error is not None
+        if fault.layer == "header":
+            assert error["errormsg"] == (sent.answer(sent.body(fault)) or {}).get("errormsg")
+        else:
+            assert error["internalcode"] == E.MESSAGE_EXPIRED_NO_KEYREQUEST_DATA
