@@ -45,7 +45,9 @@ from hsm_msl.errors import (
     TokenAbsentError,
 )
 
-START_SECONDS = 30.0
+START_SECONDS = 15.0
+"""How long a worker may take to start; one that hangs meanwhile keeps its successor waiting this long."""
+
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 DRAIN_SECONDS = 60.0
