@@ -110,10 +110,10 @@ class TokenPolicySection(Section, frozen=True, kw_only=True):
         unanswered_limit: renewals in a row whose answer the client seems to have lost.
         renewable_after_expiry: how long an expired master token is still renewed; who comes later starts anew. The
             database keeps what it knows of a token that long.
-        unknown_renewal_state: what becomes of a renewal whose serial number the database does not know, as of an
-            entity that has obtained another master token since: ``refuse`` makes the client start anew, with its
-            users' credentials, and a stolen copy of an older token worthless once it expires. ``accept`` suits
-            several devices under one identity, and a database that was lost.
+        unknown_renewal_state: what becomes of a renewal whose serial number the database does not know. ``accept``
+            keeps every token valid that verifies: those of a deployment whose keys were taken over, of several
+            devices under one identity, of a database that was lost. ``refuse`` makes such a client start anew, with
+            its users' credentials, and a stolen copy of an older token worthless once it expires.
         out_of_order: non-replayable messages may be overtaken by this many of the same client's; 0 is what deployed
             servers do, where a message overtaken by more than 5 makes its client start anew.
         defer_above: messages in work per process beyond which renewals that can wait are put off; 0 for never.
@@ -124,7 +124,7 @@ class TokenPolicySection(Section, frozen=True, kw_only=True):
     lifetime: Seconds = 86400
     unanswered_limit: Annotated[int, msgspec.Meta(ge=1)] = 5
     renewable_after_expiry: Seconds = 2_592_000
-    unknown_renewal_state: Literal["accept", "refuse"] = "refuse"
+    unknown_renewal_state: Literal["accept", "refuse"] = "accept"
     out_of_order: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     defer_above: Annotated[int, msgspec.Meta(ge=0)] = 0
     rule: tuple[RenewalRuleSection, ...] = ()
