@@ -32,6 +32,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
 from hsm_msl.backend.pin import FilePin
 from hsm_msl.backend.pkcs11 import module
+from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
@@ -193,11 +194,12 @@ def binding_call(token: Token, case: Case) -> Callable[[], object]:
     """Return the operation on the bare binding: one session, one handle, nothing around it."""
     session = token.connection.token.open()
     kind = ObjectClass.PRIVATE_KEY if case.operation == "rsa" else ObjectClass.SECRET_KEY
-    key, data = session.get_key(label=case.key, object_class=kind), bytes(case.size)
+    key: Handle = session.get_key(label=case.key, object_class=kind)
+    data = bytes(case.size)
     if case.operation == "cbc":
-        return lambda: key.encrypt(data, mechanism=Mechanism.AES_CBC, mechanism_param=IV)  # type: ignore[attr-defined]
+        return lambda: key.encrypt(data, mechanism=Mechanism.AES_CBC, mechanism_param=IV)
     mechanism = Mechanism.SHA256_HMAC if case.operation == "hmac" else Mechanism.SHA256_RSA_PKCS
-    return lambda: key.sign(data, mechanism=mechanism)  # type: ignore[attr-defined]
+    return lambda: key.sign(data, mechanism=mechanism)
 
 
 def our_call(token: Token, case: Case) -> Callable[[], object]:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import pkcs11
 from bench_backend import HERE, LABEL, opened, prepare
 
+from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.workers import WorkerSpec, WorkerToken, open_worker_token
 from hsm_msl.errors import BackendUnavailableError, HsmMslError
@@ -71,7 +72,7 @@ def main() -> int:
 def log_out(token: Token) -> Callable[[], None]:
     """Lose the login, as another part of the process would."""
     session = token.connection.token.open()
-    token.connection.module.cryptoki.logout(session.handle)  # type: ignore[attr-defined]
+    token.connection.module.cryptoki.logout(handle_of(session))
     return nothing
 
 
@@ -114,12 +115,12 @@ def device_errors(token: Token) -> Callable[[], None]:
 
 
 def object_replaced(token: Token) -> Callable[[], None]:
-    """Destroy the MAC key and make another under its name, which must not be used, then put the first one back."""
+    """Put a copy of the AES key in its place, as a restore from a backup does: another handle for the same key."""
     session = token.connection.token.open(rw=True)
     (key,) = session.get_objects({pkcs11.Attribute.LABEL: "aes"})
-    copy = key.copy({pkcs11.Attribute.LABEL: "aes", pkcs11.Attribute.TOKEN: True})
+    key.copy({pkcs11.Attribute.LABEL: "aes", pkcs11.Attribute.TOKEN: True})
     key.destroy()
-    return lambda: copy is None
+    return nothing
 
 
 def kill_worker(token: WorkerToken) -> Callable[[], None]:
