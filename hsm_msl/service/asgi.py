@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,12 +20,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hsm_msl.errors import BackendError
 from hsm_msl.msl.server import MslServer
+from hsm_msl.ports import RandomBytes
 from hsm_msl.service.fast_lane import FastLane
 from hsm_msl.service.health import Report, Status
 from hsm_msl.service.health_pages import Pulse
 from hsm_msl.service.load import Load
 from hsm_msl.service.management import ManagementListener
 from hsm_msl.service.message_counts import MessageCounts
+from hsm_msl.service.request_trace import HEADER, Trace, request_id, say, working_on
 
 _LOG = logging.getLogger("hsm_msl.service")
 
@@ -59,6 +62,7 @@ class MslApplication:
         health: path prefix of the health pages.
         threads: threads for the engine; 0 runs it on the event loop.
         inline: run messages of sessions that proved to be quick on the event loop all the same (``fast_lane``).
+        random: makes the IDs of requests that bring none.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class MslApplication:
         health: str = "/health",
         threads: int = 4,
         inline: bool = True,
+        random: RandomBytes = os.urandom,
     ) -> None:
         self._server = server
         self._load = load
@@ -83,6 +88,7 @@ class MslApplication:
         self._pulse = pulse
         self._stop_management: Callable[[], None] = lambda: None
         self._inline = inline
+        self._random = random
         self._lane = FastLane()
         self._ready = ready
         self._close = close
@@ -112,40 +118,50 @@ class MslApplication:
                 await response(scope, receive, send)
 
     async def _message(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trace = Trace(request_id(scope["headers"], self._random))
+        names = {HEADER.decode(): trace.request_id}
         try:
             body = await self._body(scope, receive)
         except _GoneError:
             return
         except _TooLargeError:
             text = f"the request is larger than {self._max_request} bytes\n"
-            await PlainTextResponse(text, 413, _CLOSING)(scope, receive, send)
+            await PlainTextResponse(text, 413, {**_CLOSING, **names})(scope, receive, send)
             return
+        started = time.perf_counter_ns()
         try:
             session = self._lane.session(body) if self._inline else None
             with self._load:
                 if self._lane.admits(session):
-                    answer, elapsed = self._timed(body)
+                    answer, elapsed = self._timed(body, trace)
                 else:
-                    answer, elapsed = await self._run(self._timed, body)
+                    answer, elapsed = await self._run(self._timed, body, trace)
             self._lane.took(session, elapsed / 1e9)
         except BackendError as error:
             # Not even an error message could be protected: the one case in which HTTP has to speak.
             self._counts.unavailable()
-            _LOG.error("no answer possible: %s", error)
+            with working_on(trace):
+                _LOG.error("no answer possible: %s", error)
             text = "temporarily out of service\n"
-            await PlainTextResponse(text, 503, {"retry-after": "1"})(scope, receive, send)
+            await PlainTextResponse(text, 503, {"retry-after": "1", **names})(scope, receive, send)
+            trace.fields["outcome"] = "unavailable"
+            say(trace, "unavailable", len(body), len(text), time.perf_counter_ns() - started)
             return
         self._counts.took(elapsed)
         if not answer:
             self._counts.ignored()
+        say(trace, "ignored", len(body), len(answer), elapsed)
         # This path runs once per message, so it does without response objects.
-        headers = [_MEDIA_TYPE, (b"content-length", b"%d" % len(answer))]
+        length = b"%d" % len(answer)
+        headers = [_MEDIA_TYPE, (b"content-length", length), (HEADER, trace.request_id.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def _timed(self, body: bytes) -> tuple[bytes, int]:
+    def _timed(self, body: bytes, trace: Trace) -> tuple[bytes, int]:
         start = time.perf_counter_ns()
-        return self._server.handle(body), time.perf_counter_ns() - start
+        with working_on(trace):
+            answer = self._server.handle(body)
+        return answer, time.perf_counter_ns() - start
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Return the whole body, or raise as soon as it is known to be too large or not to come."""

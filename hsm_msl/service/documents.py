@@ -31,7 +31,7 @@ from hsm_msl.service.key_sections import (
     TokenSetSection,
     X509Section,
 )
-from hsm_msl.service.sections import CapabilitiesSection, LimitsSection, ManagementSection, Section
+from hsm_msl.service.sections import CapabilitiesSection, LimitsSection, LogSection, ManagementSection, Section
 from hsm_msl.service.server_sections import (
     CacheSection,
     DialogIncludeSection,
@@ -64,6 +64,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     audit: AuditSection | None = None
     server: ListenSection = ListenSection()
     management: ManagementSection | None = None
+    log: LogSection = LogSection()
     token_policy: TokenPolicySection = TokenPolicySection()
     schemes: SchemesSection = SchemesSection()
     dh_groups: dict[str, DhGroupSection] = msgspec.field(default_factory=dict)

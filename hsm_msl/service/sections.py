@@ -56,6 +56,24 @@ class ManagementSection(Section, frozen=True, kw_only=True):
     patience: Annotated[float, msgspec.Meta(gt=0)] = 5.0
 
 
+class LogSection(Section, frozen=True, kw_only=True):
+    """``[log]``: log lines on standard error.
+
+    Attributes:
+        format: ``json`` for one object per line, ``text`` for people.
+        messages: write a line about every message; without it only about what went wrong on this side.
+        entities: name entities by a ``pseudonym``; ``plain``, which also shows the details of refusals; or not at
+            all.
+        pseudonym_key: file with the key of the pseudonyms, one line of hexadecimal; the same on all servers whose
+            lines are to be compared. Without it, every process makes its own when it starts.
+    """
+
+    format: Literal["text", "json"] = "text"
+    messages: bool = True
+    entities: Literal["pseudonym", "plain", "none"] = "pseudonym"
+    pseudonym_key: Name | None = None
+
+
 class CapabilitiesSection(Section, frozen=True, kw_only=True):
     """``[capabilities]``: what this side can read, best first."""
 

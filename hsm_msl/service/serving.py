@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.echo import echo, echo_stream
 from hsm_msl.service.health import Check
 from hsm_msl.service.health_pages import Health
+from hsm_msl.service.log_lines import set_up_logging
 from hsm_msl.service.management import ManagementListener, ManagementPages, open_management
 from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
@@ -110,20 +109,9 @@ def worker_application(path: str) -> ASGIApp:
     Args:
         path: the configuration file, checked by the parent.
     """
-    set_up_logging()
     config = read_server_config(Path(path))
+    set_up_logging(config.document.log)
     return application(config, compose_server(config, echo), echo_stream)
-
-
-def set_up_logging() -> None:
-    """Send log lines to standard error; request contents, keys and credentials are never among them."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name, level in (("hsm_msl", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
 
 
 def listen(config: Configuration[ServerConfig]) -> socket.socket:

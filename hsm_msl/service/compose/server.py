@@ -31,7 +31,7 @@ from hsm_msl.service.audit_watch import BreakerTransitions, Record, RevocationCh
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.compose.audit import Journal, Occasion, open_journal
 from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
-from hsm_msl.service.compose.keys import KeySources, Place
+from hsm_msl.service.compose.keys import KeySources, Place, read_secret
 from hsm_msl.service.compose.parts import groups
 from hsm_msl.service.compose.preshared import preshared_keys
 from hsm_msl.service.compose.rings import Rings, key_manifest
@@ -56,6 +56,7 @@ from hsm_msl.stores.revocation_cache import CachedRevocations
 
 _PROBE = b"is this key still there?"
 _IDENTITY_BYTES = 16
+_PSEUDONYM_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,13 @@ def compose_server(
             journal.refused(error)
             raise
         counts = MessageCounts(clock)
-        events = Listeners((EventLog(), counts))
+        log = config.document.log
+        key = (
+            random(_PSEUDONYM_KEY_BYTES)
+            if log.pseudonym_key is None
+            else read_secret(config.resolve(log.pseudonym_key))
+        )
+        events = Listeners((EventLog(log.entities, key), counts))
         server = MslServer(context, application, events=events, chunk_bytes=config.document.limits.chunk)
         places = tuple(composition.sources.places)
         return ComposedServer(
