@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.key_manifest import KeyCheck
 from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import MechanismUnsupportedError
@@ -30,6 +31,8 @@ def key_checks(keys: LabelledKeys) -> Iterator[Check]:
             yield Check(f"{label}: encrypt and decrypt", partial(_encrypts, key))
         elif isinstance(key, MacKey):
             yield Check(f"{label}: make and verify a MAC", partial(_authenticates, key))
+        elif isinstance(key, DerivationKey):
+            yield Check(f"{label}: derive the same key twice", partial(_derives, key))
         elif isinstance(key, SigningKey):
             yield Check(f"{label}: sign and verify", partial(_signs, key))
 
@@ -80,6 +83,13 @@ def _authenticates(key: MacKey) -> None:
         raise WrongAnswerError("a MAC just made is not recognised")
     if key.verify(data, bytes((tag[0] ^ 1,)) + tag[1:]):
         raise WrongAnswerError("a false MAC is taken for a true one")
+
+
+def _derives(key: DerivationKey) -> None:
+    label, context, data = os.urandom(_BLOCK), os.urandom(_BLOCK), bytes(_BLOCK)
+    made = [key.derive_aes(label, context, _BLOCK).encrypt_cbc(data, data) for _ in range(2)]
+    if made[0] != made[1]:
+        raise WrongAnswerError("what is derived differs from time to time")
 
 
 def _wraps(key: WrappingKey) -> None:

@@ -30,6 +30,10 @@ from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
 
 _BACKLOG = 2048
+
+_START_SECONDS = 60
+"""How long a worker process may take to start before it is replaced; a token on a busy machine takes its time."""
+
 _LISTEN_PROBLEMS = {
     errno.EADDRINUSE: ("port", "is in use; stop the other program or choose another port (0 takes a free one)"),
     errno.EACCES: ("port", "is not allowed for this user; choose one above 1023"),
@@ -203,4 +207,5 @@ def _settings(
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=config.document.server.grace,
+        timeout_worker_healthcheck=_START_SECONDS,
     )
