@@ -65,7 +65,7 @@ tbody { break-inside: avoid; }
 @media print {
   html { font-size: 11.5px; }
   body { max-width: none; padding: 0; font-size: 9.2pt; }
-  h2 { break-after: avoid; }
+  h2, h2 + p { break-inside: avoid; break-after: avoid; }
   thead { display: table-header-group; }
   .mono { font-size: 8pt; }
   .matrix, .timeline { font-size: 8pt; }
