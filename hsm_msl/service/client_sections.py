@@ -17,6 +17,20 @@ class UserSection(Section, frozen=True, kw_only=True):
     password: Name
 
 
+class CredentialsSection(Section, frozen=True, kw_only=True):
+    """``[credentials]`` of a client: the same by a user authentication scheme of the network's own.
+
+    Attributes:
+        scheme: the scheme's name on the wire.
+        name: what this client calls the user, to find the user's tokens again.
+        strings: the scheme's strings by their names, each from a source like a password's.
+    """
+
+    scheme: Name
+    name: Name
+    strings: Annotated[dict[Name, Name], msgspec.Meta(min_length=1)]
+
+
 class KeyExchangeOffer(Section, frozen=True, kw_only=True):
     """``[key_exchange]`` of a client: what it offers.
 

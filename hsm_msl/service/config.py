@@ -89,6 +89,8 @@ def _check_server(config: Configuration[ServerConfig]) -> None:
 def _check_client(config: Configuration[ClientConfig]) -> None:
     _check_common(config)
     document = config.document
+    if document.user is not None and document.credentials is not None:
+        raise config.error("credentials", "stands beside [user]; a client speaks for one user")
     offer = document.key_exchange
     for name in offer.schemes:
         config.check_name("key_exchange.schemes", name, KEY_EXCHANGES, "key exchange")

@@ -12,6 +12,7 @@ import msgspec
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.audit_section import AuditSection
 from hsm_msl.service.client_sections import (
+    CredentialsSection,
     KeyExchangeOffer,
     MessageSection,
     RemoteSection,
@@ -96,6 +97,7 @@ class ClientConfig(Section, frozen=True, kw_only=True):
     key_exchange: KeyExchangeOffer = KeyExchangeOffer()
     dh_groups: dict[str, DhGroupSection] = msgspec.field(default_factory=dict)
     user: UserSection | None = None
+    credentials: CredentialsSection | None = None
     state: StateSection = StateSection()
     message: MessageSection = MessageSection()
     limits: LimitsSection = LimitsSection()

@@ -26,6 +26,8 @@ def directory() -> Iterator[Directory]:
         lambda question: (
             f"{question['credentials']['useridtoken']}/kids"
             if question["credentials"].get("profile") == "kids"
+            else "ada"
+            if question["credentials"] == {"account": "ada", "pin": "1234"}
             else None
         )
     )
@@ -62,7 +64,7 @@ def test_from_a_user_to_a_profile(service_world: ServiceWorld, directory: Direct
         assert first.user is not None
         response = http.request(to_profile(client, first.user, "kids"))
         assert response.payload == b"hello"
-        (question,) = directory.questions
+        question = directory.questions[-1]
         assert question["scheme"] == "TO_PROFILE"
         assert question["entity"] == "development-client"
         account = question["credentials"]["useridtoken"]
@@ -74,6 +76,38 @@ def test_from_a_user_to_a_profile(service_world: ServiceWorld, directory: Direct
             http.request(to_profile(client, first.user, "others"))
         assert caught.value.error.internal_code == ErrorCode.USERAUTH_VERIFICATION_FAILED
         assert caught.value.error.response is ResponseCode.USERDATA_REAUTH
+
+
+def test_a_client_of_a_scheme_of_ones_own(service_world: ServiceWorld, directory: Directory) -> None:
+    """Both sides by configuration alone: the client sends strings under their names, the service judges them."""
+    path = service_world.server_config("pins.toml", (PERMITTED, 'user = ["COMPANY_PIN"]'))
+    path.write_text(
+        f'{path.read_text()}\n[[user_services]]\nscheme = "COMPANY_PIN"\nurl = "{directory.url}"\n'
+        'mandatory = ["account", "pin"]\n'
+    )
+    for name, value in (("account", "ada"), ("pin", "1234"), ("wrong", "0000")):
+        file = service_world.directory / f"users/{name}"
+        file.touch(mode=0o600)
+        file.write_text(value)
+    user = '[user]\nemail = "user@example.com"\npassword = "file:users/user.password"\n'
+    own = (
+        '[credentials]\nscheme = "COMPANY_PIN"\nname = "me"\n'
+        'strings = {{ account = "file:users/account", pin = "file:users/{}" }}\n'
+    )
+    right = service_world.client_config("pin.toml", (user, own.format("pin")))
+    wrong = service_world.client_config("wrong-pin.toml", (user, own.format("wrong")))
+    with service_world.serve(path) as server:
+        with closing(service_world.client(right)) as client, HttpClient(client.msl, server.url) as http:
+            first, second = (http.request(client.message(payload)) for payload in (b"one", b"two"))
+        assert (first.payload, first.pairs, second.payload, second.pairs) == (b"one", 1, b"two", 1)
+        assert second.requests[0].user_id_token is not None
+        with (
+            closing(service_world.client(wrong)) as client,
+            HttpClient(client.msl, server.url) as http,
+            pytest.raises(ErrorResponseError) as caught,
+        ):
+            http.request(client.message(b"one"))
+        assert caught.value.error.internal_code == ErrorCode.USERAUTH_VERIFICATION_FAILED
 
 
 def test_a_member_cannot_be_both(service_world: ServiceWorld, directory: Directory) -> None:

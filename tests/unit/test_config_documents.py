@@ -175,6 +175,12 @@ def test_refused_server_files(write: Writer, old: str, new: str, message: str) -
         ),
         (CLIENT + '[user]\nemail = "a@b"\n', "user.password: this key is required"),
         (
+            CLIENT
+            + '[user]\nemail = "a@b"\npassword = "env:X"\n'
+            + '[credentials]\nscheme = "PIN"\nname = "ada"\nstrings = { pin = "env:Y" }\n',
+            "credentials: stands beside [user]; a client speaks for one user",
+        ),
+        (
             CLIENT + '[user]\nemail = "a@b"\npasswrod = "env:X"\n',
             "user.passwrod: unknown key; did you mean 'password'?",
         ),

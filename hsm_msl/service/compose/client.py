@@ -71,12 +71,13 @@ class ComposedClient:
         Args:
             payload: the application data, or a function that opens it as pieces.
         """
-        section = self._config.document.message
-        user = self._config.document.user
+        document = self._config.document
+        section = document.message
+        name = document.user.email if document.user else document.credentials.name if document.credentials else None
         return Message(
             payload,
-            user=None if user is None else user.email,
-            user_auth=None if user is None else self._user_auth,
+            user=name,
+            user_auth=None if name is None else self._user_auth,
             encrypted=section.encrypted,
             integrity=section.integrity,
             non_replayable=section.non_replayable,
@@ -87,15 +88,23 @@ class ComposedClient:
         self._closing.close()
 
     def _user_auth(self, code: ResponseCode | None, required: bool) -> UserAuthData | None:
-        """Give the password while it is needed; there is no other one to offer when it was refused."""
-        user = self._config.document.user
-        if user is None or code in _NEW_DATA or not required:
+        """Give the credentials while they are needed; there are no others to offer when they were refused."""
+        user, own = self._config.document.user, self._config.document.credentials
+        if code in _NEW_DATA or not required:
             return None
+        if user is not None:
+            return email_password_data(user.email, self._secret("user.password", user.password))
+        if own is None:
+            return None
+        strings = {name: self._secret(f"credentials.strings.{name}", source) for name, source in own.strings.items()}
+        return UserAuthData(own.scheme, strings)
+
+    def _secret(self, key: str, source: str) -> str:
         try:
-            secret = pin_source(self._config.source(user.password)).read()
+            secret = pin_source(self._config.source(source)).read()
         except BackendConfigurationError as error:
-            raise self._config.error("user.password", str(error).replace("PIN", "password")) from None
-        return email_password_data(user.email, secret.reveal().decode("utf-8", "replace"))
+            raise self._config.error(key, str(error).replace("PIN", "password")) from None
+        return secret.reveal().decode("utf-8", "replace")
 
 
 def compose_client(
