@@ -28,8 +28,8 @@ def user_services(
         config: the configuration.
         closing: takes what has to be closed.
         authorization: the hooks of every scheme.
-        breakers: takes the circuit breaker of every service, by its scheme.
         tokens: opens user ID tokens among credentials.
+        breakers: takes the circuit breaker of every service, by its scheme.
 
     Raises:
         ConfigurationError: a URL that would send credentials in the clear, or is none.
