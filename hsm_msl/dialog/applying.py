@@ -13,6 +13,7 @@ from hsm_msl.dialog.names import (
     FINAL,
     FRAGMENT_SIZE,
     GENERATIONS_AHEAD,
+    PLAIN,
     SENDING,
     SEQUENCED,
     WINDOW_MESSAGES,
@@ -25,6 +26,7 @@ from hsm_msl.dialog.packet import Packet
 from hsm_msl.dialog.policy import peer_overdue, peer_shifted
 from hsm_msl.dialog.sequence import Placed, ReceiveWindow
 from hsm_msl.dialog.session import Outcome, SessionKey
+from hsm_msl.dialog.suites import suite_of
 from hsm_msl.ports.dialog_records import (
     DialogTransaction,
     EndpointRecord,
@@ -253,7 +255,7 @@ class Applying:
                 self._fail(Reason.PROTOCOL)
             self._context.counted["duplicates"] += 1
             return
-        if (core.count - 1) * FRAGMENT_SIZE > self._binding.max_body:
+        if self._too_large(packet, session):
             self._fail(Reason.PROTOCOL)
             return
         slot = ParkedSlot(core.seq, core.frag, core.count, core.kind, session.generation, digest, len(packet.body))
@@ -286,6 +288,12 @@ class Applying:
                 self._delivered(message)
         except PacketError:
             self._fail(Reason.PROTOCOL)
+
+    def _too_large(self, packet: Packet, session: SessionKey) -> bool:
+        """Tell whether a fragment is larger than one may be, or its message than the binding allows."""
+        core, size = packet.core, len(packet.body) - suite_of(session.suite).body.overhead
+        message = (core.count - 1) * FRAGMENT_SIZE + (size if core.frag == core.count - 1 else 0)
+        return size > FRAGMENT_SIZE or message > self._binding.max_body + len(PLAIN)
 
     def _delivered(self, message: ParkedSlot) -> None:
         state = self._state

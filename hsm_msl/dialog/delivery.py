@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from hsm_msl.dialog.context import Context
 from hsm_msl.dialog.encoding import decode
-from hsm_msl.dialog.errors import PacketError
+from hsm_msl.dialog.errors import OpeningKeyGoneError, PacketError, RewrapNeededError
 from hsm_msl.dialog.inbound import InboundKeys
 from hsm_msl.dialog.lifecycle import Lifecycle
-from hsm_msl.dialog.names import FINAL, KEPT_DIGESTS, Kind, Reason, State
+from hsm_msl.dialog.names import FINAL, KEPT_DIGESTS, PLAIN, Kind, Reason, State
 from hsm_msl.dialog.packet import Ext, parse_core
-from hsm_msl.dialog.sending import PLAIN
 from hsm_msl.dialog.session import Message
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, InboxRow
 
@@ -51,8 +50,8 @@ class Delivery:
             side: which side of it.
             limit: most messages.
 
-        Raises DialogNotFoundError, BackendError when a key gave no result, StoreError; PacketError, KeysNeededError
-        or KeyUnusableError when what rests in the store cannot be opened any more.
+        Raises DialogNotFoundError, BackendError when a key gave no result, StoreError; OpeningKeyGoneError,
+        PacketError, KeysNeededError or KeyUnusableError when what rests in the store cannot be opened any more.
         """
         state = self._lifecycle.load(tx, dialog, side)
         now = self._lifecycle.now(state)
@@ -94,7 +93,10 @@ class Delivery:
 
     def _open(self, tx: DialogTransaction, rows: Sequence[InboxRow], now: float) -> tuple[Message, int]:
         core = parse_core(rows[0].core)
-        session = self._inbound.find(tx, core, Ext(), now)
+        try:
+            session = self._inbound.find(tx, core, Ext(), now)
+        except RewrapNeededError as cause:
+            raise OpeningKeyGoneError(rows[0].seq) from cause
         plaintext = b"".join(session.keys.open(row.seq, row.frag, row.body, row.core) for row in rows)
         if plaintext[:1] != PLAIN:
             raise PacketError("message in an encoding that is not known here")

@@ -62,6 +62,20 @@ class KeysNotResidentError(PeerRejectedError):
         )
 
 
+class OpeningKeyGoneError(DialogError):
+    """A message rests here under a key exchange key whose private key this service no longer has.
+
+    Args:
+        seq: number of the message.
+    """
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(
+            f"message {seq} cannot be opened: its key is encrypted to a certificate this service no longer has; put"
+            " key and certificate back under [[service.retired]], or fail the dialog"
+        )
+
+
 class StalePacketError(DialogError):
     """An authentic packet that the shift rules refuse (dialog section 6)."""
 

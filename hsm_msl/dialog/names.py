@@ -29,6 +29,8 @@ MAX_CHAIN = 4
 LEARNED_CERTIFICATES = 8
 
 FRAGMENT_SIZE = 64 * 1024
+PLAIN = b"\x00"
+"""First byte of every message: how the rest is encoded. Compression has no number yet."""
 WINDOW_MESSAGES = 64
 WINDOW_BYTES = 16 * 1024 * 1024
 KEPT_DIGESTS = 1024

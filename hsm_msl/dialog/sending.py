@@ -23,6 +23,7 @@ from hsm_msl.dialog.names import (
     FRAGMENT_SIZE,
     MAX_FRAGMENTS,
     MAX_NAME,
+    PLAIN,
     RECOVERY_JUMP,
     RETRY_FIRST,
     RETRY_LAST,
@@ -42,9 +43,6 @@ from hsm_msl.dialog.sequence import ReceiveWindow
 from hsm_msl.dialog.session import Outcome, Outgoing, SessionKey
 from hsm_msl.errors import DataRejectedError, UsageError
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, OutboxRow, QueuedRow
-
-PLAIN = b"\x00"
-"""First byte of every message: how the rest is encoded. Compression has no number yet."""
 
 Pending = tuple[Kind, str | None, bytes]
 

@@ -21,6 +21,11 @@ class BodyCipher(Enum):
         """Bytes of key."""
         return self.value[0]
 
+    @property
+    def overhead(self) -> int:
+        """Bytes by which a sealed body is longer than its plaintext; with padding the most."""
+        return 48 if self is BodyCipher.A256CBC_HS512 else 16
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:

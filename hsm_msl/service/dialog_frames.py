@@ -8,6 +8,7 @@ from hsm_msl.dialog.names import MAX_PACKET, MEDIA_TYPE, STREAM_MEDIA_TYPE
 from hsm_msl.errors import LimitExceededError, TruncatedMessageError
 
 MAX_BODY = 4 * MAX_PACKET
+MAX_PACKETS = 1024
 
 
 def frame(packets: Sequence[bytes]) -> tuple[str, bytes]:
@@ -20,8 +21,8 @@ def frame(packets: Sequence[bytes]) -> tuple[str, bytes]:
 def unframe(media_type: str, body: bytes) -> list[bytes]:
     """Return the packets of a body.
 
-    Raises LimitExceededError for a packet or body that is too large, TruncatedMessageError for a body that ends
-    early, ValueError for another media type.
+    Raises LimitExceededError for too many packets, a packet or body that is too large, TruncatedMessageError for a
+    body that ends early, ValueError for another media type.
     """
     kind = media_type.split(";")[0].strip().lower()
     if len(body) > MAX_BODY:
@@ -35,6 +36,8 @@ def unframe(media_type: str, body: bytes) -> list[bytes]:
     packets: list[bytes] = []
     position = 0
     while position < len(body):
+        if len(packets) == MAX_PACKETS:
+            raise LimitExceededError(f"more than {MAX_PACKETS} packets")
         size = int.from_bytes(body[position : position + 4])
         if size > MAX_PACKET:
             raise LimitExceededError("packet too large")

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from dialog_world import START, Service, World
-from hsm_msl.dialog.errors import DialogClosedError, DialogFailedError, SendLimitError
+from hsm_msl.dialog.errors import DialogClosedError, DialogFailedError, OpeningKeyGoneError, SendLimitError
 from hsm_msl.dialog.names import CLOCK_SKEW, Kind, Reason, Side, State
 from hsm_msl.dialog.packet import Core, Ext, assemble, parse, tag_input
 from hsm_msl.dialog.policy import Policy
@@ -190,6 +190,51 @@ def test_c50_more_fragments_than_the_binding_allows() -> None:
     assert world.b.state(dialog, TARGET).reason == Reason.PROTOCOL
     with pytest.raises(SendLimitError):
         world.b.send(world.b.begin(world.a), INIT, b"x" * 100_001)
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(70_000, 10**6), (5_002, 5_000)])
+def test_c50_a_fragment_larger_than_one_may_be_or_than_its_message(size: int, allowed: int) -> None:
+    """A peer that does not cut its messages cannot get more through than the binding allows."""
+    world = World()
+    world.b.bind(world.b.binding(world.a, max_body=allowed))
+    dialog = world.open()
+    state = world.a.state(dialog, INIT)
+    with world.a.store.reading() as tx:
+        own = world.a.engine._outbound.load(tx, state, state.out_generation, world.clock())
+    assert own is not None
+    core = Core(
+        dialog=dialog, direction=0, kind=1, seq=2, message_type="t", generation=own.generation,
+        dsk_id=own.dsk_id, suite=own.suite, expiry=state.expires_at,
+    ).encode()  # fmt: skip
+    body, ext = own.keys.seal(2, 0, bytes(size), core), Ext().encode()
+    world.deliver(world.b, [assemble(core, ext, body, own.keys.tag(tag_input(core, ext, body)))])
+    assert world.b.state(dialog, TARGET).reason == Reason.PROTOCOL
+
+
+@pytest.mark.parametrize("suite", [2, 4])
+def test_c50_the_largest_message_the_binding_allows(suite: int) -> None:
+    world = World(suite=suite)
+    for allowed in (5_000, 65_535, 65_536, 200_000):
+        world.b.bind(world.b.binding(world.a, max_body=allowed))
+        dialog = world.open()
+        world.a.send(dialog, INIT, b"x" * allowed)
+        world.settle()
+        assert world.b.bodies(dialog, TARGET) == [b"x" * allowed]
+
+
+def test_a_message_whose_key_is_gone_for_good_is_named_and_kept() -> None:
+    """Section 10: the private key was destroyed while a message waited to be taken."""
+    world = World(policy=QUIET)
+    dialog = world.open()
+    world.a.send(dialog, INIT, b"two")
+    world.settle()
+    kept = dict(world.b.opening)
+    world.b.opening.clear()
+    world.b.restart()
+    with pytest.raises(OpeningKeyGoneError, match="message 2 cannot be opened"):
+        world.b.take(dialog, TARGET)
+    world.b.opening.update(kept)
+    assert world.b.bodies(dialog, TARGET) == [b"two"]
 
 
 def test_c51_lifetime_ends_the_dialog_on_both_sides() -> None:

@@ -23,7 +23,7 @@ from hsm_msl.dialog.names import MEDIA_TYPE, STREAM_MEDIA_TYPE, Kind
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.session import Message
 from hsm_msl.errors import LimitExceededError, TruncatedMessageError
-from hsm_msl.service.dialog_frames import frame, unframe
+from hsm_msl.service.dialog_frames import MAX_PACKETS, frame, unframe
 from hsm_msl.service.dialog_http import DialogApplication, HttpTransport
 from hsm_msl.service.dialog_node import Dialog, DialogNode
 from hsm_msl.stores.dialog_sql import SqlDialogStore
@@ -275,4 +275,8 @@ def test_frames() -> None:
         unframe(STREAM_MEDIA_TYPE, b"\0\0\0\x02a")
     with pytest.raises(LimitExceededError):
         unframe(STREAM_MEDIA_TYPE, b"\xff\0\0\x02a")
+    many = [b"a"] * (MAX_PACKETS + 1)
+    assert unframe(*frame(many[1:])) == many[1:]
+    with pytest.raises(LimitExceededError):
+        unframe(*frame(many))
     assert threading.active_count() >= 1
