@@ -69,6 +69,8 @@ def test_a_lost_token_comes_back_on_another_one(
     sealed = bench.python(
         "result = key('msl.token.encryption.v1').encrypt(b'sixteen bytes ok', mechanism=M.AES_ECB).hex()"
     )
+    evidence = str(bench.write("evidence", "about the device that will be lost"))
+    assert bench.run("attest", ceremony, "msl.token.mac.v2", evidence).code == 0
     exported = bench.run("backup", ceremony, "backup.json")
     assert exported.code == 0, exported.err
     assert "not in the backup: audit.signing.v1, backup.wrap.v1" in exported.out
@@ -91,6 +93,8 @@ def test_a_lost_token_comes_back_on_another_one(
             assert after[label]["state"] == entry["state"], label
             assert after[label]["provenance"] == "restored", label
     assert after["msl.token.mac.v2"]["state"] == "primary"
+    assert "attestation" in before["msl.token.mac.v2"]
+    assert "attestation" not in after["msl.token.mac.v2"]
     opened = second.python(
         f"result = key('msl.token.encryption.v1').decrypt(bytes.fromhex({sealed!r}), mechanism=M.AES_ECB).decode()"
     )
