@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from hsm_msl.crypto.context import CryptoContext
 from hsm_msl.errors import ErrorCode, MslError, TruncatedMessageError, UsageError
@@ -24,6 +25,9 @@ from hsm_msl.msl.conversation import (
     Receive,
     Response,
     Send,
+    SendConversation,
+    SendStreamConversation,
+    Sent,
     StreamConversation,
     Transmit,
     Wait,
@@ -45,6 +49,8 @@ from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
 from hsm_msl.msl.userauth.base import UserAuthData
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES, MAX_MESSAGES
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +127,20 @@ class MslClient:
         Raises:
             As ``stream``.
         """
-        conversation = self.stream(message)
-        answer: bytes | None = None
-        delivered: list[bytes] = []
-        size = received = 0
-        try:
-            step = next(conversation)
-            while True:
-                reply: bytes | None = None
-                if isinstance(step, Transmit):
-                    answer = yield Send(b"".join(step.pieces))
-                elif isinstance(step, Receive):
-                    reply, answer = answer or b"", b""
-                    received += len(reply)
-                elif isinstance(step, Deliver):
-                    size += len(step.data)
-                    check_whole(size, received)
-                    delivered.append(step.data)
-                else:
-                    yield step
-                step = conversation.send(reply)
-        except StopIteration as done:
-            response: Response = done.value
-            return replace(response, payload=b"".join(delivered))
-        finally:
-            # Also when the driver gives up in the middle: the renewal lock must be let go.
-            conversation.close()
+        response, payload = yield from _whole(self.stream(message))
+        return replace(response, payload=payload)
+
+    def send(self, message: Message) -> SendConversation:
+        """Send a message as a whole and read no reply. Raises as ``send_stream``.
+
+        Yields:
+            ``Send`` and ``Wait`` steps for the driver.
+
+        Returns:
+            What was sent.
+        """
+        sent, _ = yield from _whole(self.send_stream(message))
+        return sent
 
     def stream(self, message: Message) -> StreamConversation:
         """Send a message and receive its reply piece by piece.
@@ -163,16 +157,55 @@ class MslClient:
             TruncatedMessageError: a reply ended early.
             BackendError, StoreError: no answer from a key or the state.
         """
-        plan = Plan(Recovery(), self._context.local)
         requests: list[MessageHeader] = []
+        answered = yield from self._exchange(message, requests, eager=True)
+        if answered is None:
+            raise UsageError("a request without a reply")
+        reader, header = answered
+        may_lack_chunks = _looks_like_a_handshake(message, requests[-1])
+        yield from _deliver(reader, header, may_lack_chunks=may_lack_chunks)
+        return Response(b"", header, len(requests), tuple(requests))
+
+    def send_stream(self, message: Message) -> SendStreamConversation:
+        """Send a message and read no reply (msl-engine section 4.6): that it was refused nobody will know.
+
+        Only what the message cannot be sent without is asked for first, by a handshake whose answer is read; new
+        tokens that an unread reply would bring are not, since they would be lost.
+
+        Yields:
+            ``Transmit``, ``Wait`` and, for a handshake, ``Receive`` steps for the driver.
+
+        Returns:
+            What was sent.
+
+        Raises:
+            As ``stream``, for the handshake.
+        """
+        requests: list[MessageHeader] = []
+        yield from self._exchange(replace(message, request_tokens=False), requests, eager=False)
+        return Sent(tuple(requests))
+
+    def _exchange(
+        self, message: Message, requests: list[MessageHeader], *, eager: bool
+    ) -> Generator[Transmit | Receive | Wait, bytes | None, tuple[MessageReader, MessageHeader] | None]:
+        """Send a message, however many pairs that takes, and return its reply's reader and header.
+
+        Args:
+            message: what to send.
+            requests: takes the header of each request.
+            eager: ask for new tokens when they are due, and read the reply; without, None is returned.
+        """
+        plan = Plan(Recovery(), self._context.local)
         failure: ErrorHeader | None = None
         while 2 * len(requests) + 2 <= MAX_MESSAGES:
             outcome: MasterToken | None = None
-            choice = yield from self._chooser.choose(message, plan)
+            choice = yield from self._chooser.choose(message, plan, eager=eager)
             try:
-                sent, encoded = self._assemble(message, plan, choice)
+                sent, encoded = self._assemble(message, plan, choice, ask_first=choice.owned and not eager)
                 requests.append(sent.header)
                 yield Transmit(self._pieces(message, sent.header, encoded))
+                if not (eager or sent.header.handshake):
+                    return None
                 reader = MessageReader(self._context, sent.lookup(self._state), sent.pending)
                 header = yield from _header(reader)
                 if isinstance(header, ErrorHeader):
@@ -191,8 +224,7 @@ class MslClient:
             finally:
                 if choice.owned:
                     self._lock.release(outcome)
-            yield from _deliver(reader, header, may_lack_chunks=_looks_like_a_handshake(message, sent.header))
-            return Response(b"", header, len(requests), tuple(requests))
+            return reader, header
         if failure is None:
             raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
         raise ErrorResponseError(failure)
@@ -207,8 +239,8 @@ class MslClient:
             yield writer.write(piece)
         yield writer.close()
 
-    def _assemble(self, message: Message, plan: Plan, choice: Choice) -> tuple[_Sent, bytes]:
-        """Build the request (msl-engine section 4.3)."""
+    def _assemble(self, message: Message, plan: Plan, choice: Choice, *, ask_first: bool) -> tuple[_Sent, bytes]:
+        """Build the request (msl-engine section 4.3); ``ask_first`` makes it a handshake, whatever it could carry."""
         context = self._context
         session, user_id_token, token = choice.session, choice.user_id_token, choice.master_token
         encrypts = token is not None or plan.local.encrypts
@@ -218,7 +250,8 @@ class MslClient:
             user_auth = message.user_auth(None, user_id_token is None)
         delayed = user_auth is not None and not (encrypts and protects)
         handshake = (
-            delayed
+            ask_first
+            or delayed
             or (message.encrypted and not encrypts)
             or (message.integrity and not protects)
             or (message.non_replayable and token is None)
@@ -291,6 +324,37 @@ class MslClient:
         )
         if header.timestamp is not None:
             self._state.update_remote_time(header.timestamp, self._context.clock())
+
+
+def _whole(
+    conversation: Generator[Transmit | Receive | Deliver | Wait, bytes | None, _T],
+) -> Generator[Send | Wait, bytes | None, tuple[_T, bytes]]:
+    """Run a conversation with bodies as a whole; returns its outcome and what it delivered."""
+    answer: bytes | None = None
+    delivered: list[bytes] = []
+    size = received = 0
+    try:
+        step = next(conversation)
+        while True:
+            reply: bytes | None = None
+            if isinstance(step, Transmit):
+                answer = yield Send(b"".join(step.pieces))
+            elif isinstance(step, Receive):
+                reply, answer = answer or b"", b""
+                received += len(reply)
+            elif isinstance(step, Deliver):
+                size += len(step.data)
+                check_whole(size, received)
+                delivered.append(step.data)
+            else:
+                yield step
+            step = conversation.send(reply)
+    except StopIteration as done:
+        outcome: _T = done.value
+        return outcome, b"".join(delivered)
+    finally:
+        # Also when the driver gives up in the middle: the renewal lock must be let go.
+        conversation.close()
 
 
 def _header(reader: MessageReader) -> Generator[Receive, bytes | None, MessageHeader | ErrorHeader]:

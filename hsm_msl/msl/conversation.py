@@ -72,6 +72,17 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a message for which no reply is read.
+
+    Attributes:
+        requests: the header of each request sent, in order; the last one carried the message.
+    """
+
+    requests: tuple[MessageHeader, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Deliver ``body`` to the server and send the whole answer into the conversation."""
 
@@ -113,8 +124,15 @@ class Wait:
 Conversation = Generator[Send | Wait, bytes | None, Response]
 """Whole bodies in both directions."""
 
+SendConversation = Generator[Send | Wait, bytes | None, Sent]
+"""As ``Conversation``; the answer to the last ``Send`` is not looked at."""
+
 StreamConversation = Generator[Transmit | Receive | Deliver | Wait, bytes | None, Response]
 """Bodies in pieces in both directions; memory stays bounded for messages of any length."""
+
+
+SendStreamConversation = Generator[Transmit | Receive | Wait, bytes | None, Sent]
+"""As ``StreamConversation``; after the last ``Transmit`` nothing is received."""
 
 
 class ErrorResponseError(HsmMslError):

@@ -13,7 +13,7 @@ from hsm_msl.msl.keyx.base import PendingKeyRequest
 from hsm_msl.msl.message.decode import SessionLookup
 from hsm_msl.msl.message.error_header import ErrorHeader
 from hsm_msl.msl.message.header import MessageHeader
-from hsm_msl.msl.message.reader import MessageReader
+from hsm_msl.msl.message.reader import MessageReader, check_whole
 from hsm_msl.wire.tokenizer import Tokenizer
 
 
@@ -75,7 +75,7 @@ class MessageStream:
         sessions: contexts of master tokens issued by others; an issuing entity gives none.
     """
 
-    __slots__ = ("_context", "_ended", "_objects", "_reading", "_sessions")
+    __slots__ = ("_context", "_ended", "_objects", "_reading", "_received", "_sessions")
 
     def __init__(self, context: MslContext, sessions: SessionLookup | None = None) -> None:
         self._context = context
@@ -83,11 +83,17 @@ class MessageStream:
         self._objects = _Objects()
         self._ended = False
         self._reading: MessageReader | None = None
+        self._received = 0
 
     @property
     def lost(self) -> bool:
         """Whether no further message can be read."""
         return self._ended or self._objects.failed
+
+    @property
+    def received(self) -> int:
+        """Bytes received since the last header was looked for."""
+        return self._received
 
     def reader(self, pending: Sequence[PendingKeyRequest] = ()) -> MessageReader:
         """Return what reads the next message.
@@ -112,6 +118,7 @@ class MessageStream:
         """Read the header. Raises as ``MessageReader.header``."""
         self._leave()
         self._reading = reader
+        self._received = 0
         while True:
             if self._ended:
                 reader.end_input()
@@ -137,11 +144,11 @@ class MessageStream:
         return b""
 
     def payload(self, reader: MessageReader) -> Generator[Receive, bytes | None, bytes]:
-        """Read the payload to its end. Raises as ``MessageReader.chunk``."""
-        parts = []
+        """Read the payload to its end. Raises as ``MessageReader.chunk`` and ``check_whole``."""
+        whole = Whole(self)
         while piece := (yield from self.piece(reader)):
-            parts.append(piece)
-        return b"".join(parts)
+            whole.take(piece)
+        return whole.data
 
     def deliver(
         self, reader: MessageReader, header: MessageHeader
@@ -158,6 +165,33 @@ class MessageStream:
     def _more(self) -> Generator[Receive, bytes | None, None]:
         data = yield Receive()
         if data:
+            self._received += len(data)
             self._objects.feed(data)
         else:
             self._ended = True
+
+
+class Whole:
+    """Collects a payload that is kept in memory as a whole.
+
+    Args:
+        stream: where it comes from.
+    """
+
+    __slots__ = ("_parts", "_size", "_stream")
+
+    def __init__(self, stream: MessageStream) -> None:
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    @property
+    def data(self) -> bytes:
+        """What was collected."""
+        return b"".join(self._parts)
+
+    def take(self, piece: bytes) -> None:
+        """Add a piece. Raises as ``check_whole``."""
+        self._size += len(piece)
+        check_whole(self._size, self._stream.received)
+        self._parts.append(piece)

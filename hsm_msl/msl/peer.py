@@ -27,7 +27,7 @@ from hsm_msl.msl.error_recovery import ErrorRecovery, no_new_entity
 from hsm_msl.msl.message.error_header import ErrorHeader, encode_error_header
 from hsm_msl.msl.message.header import MessageHeader
 from hsm_msl.msl.message.reader import MessageReader
-from hsm_msl.msl.message_stream import MessageStream, Received
+from hsm_msl.msl.message_stream import MessageStream, Received, Whole
 from hsm_msl.msl.peer_message import BARE, Outgoing, PeerMessageBuilder, PeerTokens, must_be_answered
 from hsm_msl.msl.recovery import Recovery
 from hsm_msl.msl.renewal import RenewalLock
@@ -108,21 +108,21 @@ class PeerConnection:
         return self._stream.lost
 
     def request(self, message: Message) -> Generator[Steps, bytes | None, Received]:
-        """Send a message and receive its reply as a whole. Raises as ``stream``."""
+        """Send a message and receive its reply as a whole. Raises as ``stream`` and ``check_whole``."""
         conversation = self.stream(message)
-        parts: list[bytes] = []
+        whole = Whole(self._stream)
         data: bytes | None = None
         try:
             while True:
                 step = conversation.send(data)
                 data = None
                 if isinstance(step, Deliver):
-                    parts.append(step.data)
+                    whole.take(step.data)
                 else:
                     data = yield step
         except StopIteration as done:
             received: Received = done.value
-            return replace(received, payload=b"".join(parts))
+            return replace(received, payload=whole.data)
         finally:
             # Also when the driver gives up in the middle: the renewal lock must be let go.
             conversation.close()
@@ -168,19 +168,56 @@ class PeerConnection:
             raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
         raise ErrorResponseError(failure)
 
+    def send(self, message: Message) -> Generator[Steps, bytes | None, MessageHeader]:
+        """Send a message for which no reply is read (msl-engine section 4.6).
+
+        Only what the message cannot be sent without is asked for first, by a handshake whose answer is read.
+
+        Returns:
+            The header that carried the message.
+
+        Raises:
+            As ``stream``, for the handshake.
+        """
+        message = replace(message, request_tokens=False)
+        plan, answering = Plan(Recovery(), self._context.local), None
+        failure: ErrorHeader | None = None
+        for _ in range(MAX_MESSAGES // 2):
+            turn = yield from self._turn(message, plan, answering, awaits=None, eager=False)
+            if turn.reply is None:
+                return turn.sent
+            if isinstance(turn.reply, ErrorHeader):
+                failure = turn.reply
+                repeated = self._recovery.plan(message, turn.sent, failure)
+                if repeated is None:
+                    break
+                plan, answering = repeated, None
+                continue
+            plan, answering = self._next(turn.reply), turn.reply
+        if failure is None:
+            raise MslError(ErrorCode.KEYX_MASTER_TOKEN_MISSING, "no handshake brought session keys")
+        raise ErrorResponseError(failure)
+
     def receive(self) -> Generator[Steps, bytes | None, Received | None]:
-        """Receive a message as a whole; handshakes are answered on the way. Raises as ``accept`` and ``read``.
+        """Receive a message as a whole; handshakes are answered on the way.
 
         Returns:
             The message, to be answered with ``respond``, or None when the peer has closed the connection.
+
+        Raises:
+            As ``accept``, ``read`` and ``check_whole``.
         """
         message = yield from self.accept()
         if message is None:
             return None
-        parts = []
+        whole = Whole(self._stream)
         while piece := (yield from self.read()):
-            parts.append(piece)
-        return replace(message, payload=b"".join(parts))
+            try:
+                whole.take(piece)
+            except MslError as error:
+                yield self._refusal(message.header.message_id, error)
+                raise
+        return replace(message, payload=whole.data)
 
     def accept(self) -> Generator[Steps, bytes | None, Received | None]:
         """Receive the beginning of a message, whose payload ``read`` gives; handshakes are answered on the way.
@@ -300,6 +337,7 @@ class PeerConnection:
         renew: bool = True,
         awaits: bool | None = True,
         tells: bool = False,
+        eager: bool = True,
     ) -> Generator[Steps, bytes | None, _Turn]:
         """Send one message and read the header of what comes back.
 
@@ -310,9 +348,10 @@ class PeerConnection:
             renew: whether it may ask for new tokens of ours.
             awaits: whether something must come back; None where that depends on what the message asks for.
             tells: whether the peer waits for us, and so must hear of a failure on this side.
+            eager: ask for new tokens also where the message can do without; else first, and only if it cannot.
         """
         if renew:
-            choice = yield from self._chooser.choose(message, plan)
+            choice = yield from self._chooser.choose(message, plan, eager=eager)
         else:
             newest = self._state.newest()
             choice = Choice(newest if plan.shown is None else plan.shown.session(newest), None)
@@ -320,7 +359,8 @@ class PeerConnection:
         answered = None if answering is None else answering.message_id
         try:
             try:
-                sent = self._builder.build(message, plan, choice, self._held, answering)
+                ask_first = choice.owned and not eager
+                sent = self._builder.build(message, plan, choice, self._held, answering, ask_first=ask_first)
                 self._transmitting = True
                 yield Transmit(self._builder.pieces(message, sent))
                 self._transmitting = False

@@ -113,7 +113,14 @@ class PeerMessageBuilder:
         self._chunk_bytes = chunk_bytes
 
     def build(
-        self, message: Message, plan: Plan, choice: Choice, held: PeerTokens, answering: MessageHeader | None
+        self,
+        message: Message,
+        plan: Plan,
+        choice: Choice,
+        held: PeerTokens,
+        answering: MessageHeader | None,
+        *,
+        ask_first: bool = False,
     ) -> Outgoing:
         """Decide everything about a message.
 
@@ -123,6 +130,7 @@ class PeerMessageBuilder:
             choice: our tokens.
             held: what the peer held when we last heard of it.
             answering: the message being answered, or None for the first of an exchange.
+            ask_first: make it a handshake, whatever it could carry.
 
         Raises:
             MslError: the peer's key requests cannot be answered, or a token does not fit.
@@ -139,7 +147,8 @@ class PeerMessageBuilder:
             user_auth = message.user_auth(None, user_id_token is None)
         delayed = user_auth is not None and not (encrypts and protects)
         handshake = (
-            delayed
+            ask_first
+            or delayed
             or (message.encrypted and not encrypts)
             or (message.integrity and not protects)
             or (message.non_replayable and token is None)

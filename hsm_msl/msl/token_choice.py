@@ -111,8 +111,13 @@ class TokenChooser:
         """Tell whether to offer a key exchange for this master token."""
         return renewable(self._state, token, self._clock(), self._renew_after)
 
-    def choose(self, message: Message, plan: Plan) -> Generator[Wait, bytes | None, Choice]:
+    def choose(self, message: Message, plan: Plan, *, eager: bool = True) -> Generator[Wait, bytes | None, Choice]:
         """Choose the tokens of a request, waiting for another exchange's renewal where they cannot do without.
+
+        Args:
+            message: what is to be sent.
+            plan: how.
+            eager: ask for new tokens also where the message can do without, since its answer will be read.
 
         Yields:
             ``Wait`` steps, during which nothing is held.
@@ -121,11 +126,11 @@ class TokenChooser:
             The tokens; if ``owned``, the caller must release the lock on every path.
         """
         while True:
-            need, choice = self._read(message, plan)
+            need, choice = self._read(message, plan, eager)
             if need is _Need.NO:
                 return choice
             if self._lock.try_acquire():
-                return self._reread(message, plan)
+                return self._reread(message, plan, eager)
             if need is _Need.MAY:
                 return choice
             ticket = self._lock.ticket()
@@ -138,10 +143,10 @@ class TokenChooser:
                 recovery = plan.recovery if plan.recovery.master_token else Recovery()
                 plan = replace(plan, recovery=recovery, shown=None)
 
-    def _reread(self, message: Message, plan: Plan) -> Choice:
+    def _reread(self, message: Message, plan: Plan, eager: bool) -> Choice:
         """Choose again under the lock: what was read before may be older than another exchange's renewal."""
         try:
-            need, choice = self._read(message, plan)
+            need, choice = self._read(message, plan, eager)
         except BaseException:
             self._lock.release(None)
             raise
@@ -150,7 +155,7 @@ class TokenChooser:
             return choice
         return replace(choice, owned=True)
 
-    def _read(self, message: Message, plan: Plan) -> tuple[_Need, Choice]:
+    def _read(self, message: Message, plan: Plan, eager: bool) -> tuple[_Need, Choice]:
         session = self._state.newest() if plan.recovery.master_token else None
         if plan.shown is not None:
             session = plan.shown.session(session)
@@ -162,6 +167,8 @@ class TokenChooser:
         now = self._clock()
         if plan.asks_for_keys(token) or must_renew(message, plan.local, self._state, token, user, now):
             return _Need.MUST, choice
+        if not eager:
+            return _Need.NO, choice
         if token is None or self.renewable(token) or user_may_renew(message, self._state, user, now):
             return _Need.MAY, choice
         return _Need.NO, choice

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from typing import TypeVar
 
 from hsm_msl.errors import HsmMslError
 from hsm_msl.msl.client import MslClient
-from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Transmit
+from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Sent, Transmit, Wait
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.streaming import StreamApplication, serve
 from hsm_msl.service.http_client import DEFAULT_TIMEOUT
-from hsm_msl.service.http_stream import wait_for
+from hsm_msl.service.http_stream import ignore, wait_for
 from hsm_msl.wire.tokenizer import Tokenizer
 
 _READ_BYTES = 65536
 _LAST_PIECE_SECONDS = 1.0
+_T = TypeVar("_T")
 
 
 class StreamClosedError(HsmMslError):
@@ -85,7 +87,46 @@ class ByteStreamClient:
             WaitTimeoutError: another exchange's renewal did not end in time.
             ErrorResponseError, MslError, TruncatedMessageError, BackendError, StoreError: as ``MslClient.stream``.
         """
-        conversation = self._client.stream(message)
+        response, sending = self._drive(self._client.stream(message), deliver)
+        if sending is not None and not sending.finished():
+            # The server answered without reading on; what it still expects nobody knows.
+            self.close()
+        return response
+
+    def send(self, message: Message) -> Sent:
+        """Send a message and read no reply: that the server refused it nobody will know.
+
+        The reply has the connection to itself, which ends with it; the next message opens another.
+
+        Returns:
+            What was sent, once the server has closed the connection.
+
+        Raises:
+            StreamClosedError: the connection broke, or the message was not taken to its end in time.
+            WaitTimeoutError: another exchange's renewal did not end in time.
+            ErrorResponseError, MslError, TruncatedMessageError: as ``MslClient.send_stream``.
+            BackendError, StoreError: likewise.
+        """
+        sent, sending = self._drive(self._client.send_stream(message), ignore)
+        connection = self._open()
+        # A reply that nobody takes would hold the server up in the middle of the message.
+        draining = threading.Thread(target=_drain, args=(connection,), daemon=True)
+        draining.start()
+        try:
+            if sending is not None and not sending.finished(None):
+                raise StreamClosedError("the server did not take the message to its end")
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+            draining.join(self._seconds)
+        finally:
+            self.close()
+        return sent
+
+    def _drive(
+        self,
+        conversation: Generator[Transmit | Receive | Deliver | Wait, bytes | None, _T],
+        deliver: Callable[[bytes], None],
+    ) -> tuple[_T, Sending | None]:
         sending: Sending | None = None
         try:
             step = next(conversation)
@@ -101,11 +142,8 @@ class ByteStreamClient:
                     wait_for(step, self._seconds)
                 step = conversation.send(answer)
         except StopIteration as done:
-            response: Response = done.value
-            if sending is not None and not sending.finished():
-                # The server answered without reading on; what it still expects nobody knows.
-                self.close()
-            return response
+            outcome: _T = done.value
+            return outcome, sending
         except Exception:
             self.close()
             raise
@@ -140,8 +178,8 @@ class Sending:
         self._thread = threading.Thread(target=self._run, args=(connection, pieces), daemon=True)
         self._thread.start()
 
-    def finished(self, seconds: float = _LAST_PIECE_SECONDS) -> bool:
-        """Tell whether everything was sent by the time the reply was complete; wait a moment for the last piece."""
+    def finished(self, seconds: float | None = _LAST_PIECE_SECONDS) -> bool:
+        """Tell whether everything was sent; wait a moment for the last piece, or as long as it takes with None."""
         self._thread.join(seconds)
         return not (self._failed or self._thread.is_alive())
 
@@ -154,6 +192,12 @@ class Sending:
             self._failed = True
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
+
+
+def _drain(connection: socket.socket) -> None:
+    with suppress(StreamClosedError):
+        while receive_from(connection):
+            pass
 
 
 def _more(connection: socket.socket, tokenizer: Tokenizer) -> bool:

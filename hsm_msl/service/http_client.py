@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 
 from hsm_msl.errors import HsmMslError
 from hsm_msl.msl.client import MslClient
-from hsm_msl.msl.conversation import Message, Response, Send, Wait
+from hsm_msl.msl.conversation import Message, Response, Send, Sent, Wait
 from hsm_msl.wire.limits import MAX_INFLATED_BYTES
 
 DEFAULT_TIMEOUT = 30.0
@@ -20,6 +20,7 @@ MAX_REPLY_BYTES = 4 * MAX_INFLATED_BYTES
 """A reply of the largest message this side would open, three Base64 layers included, and no endless stream."""
 
 _STATUS_TEXT_BYTES = 200
+_T = TypeVar("_T")
 
 
 class TransportError(HsmMslError):
@@ -69,7 +70,23 @@ class HttpClient:
             WaitTimeoutError: another thread's renewal did not end in time.
             ErrorResponseError, MslError, TruncatedMessageError, BackendError, StoreError: as ``MslClient.request``.
         """
-        conversation = self._client.request(message)
+        return self._drive(self._client.request(message))
+
+    def send(self, message: Message) -> Sent:
+        """Send a message and read no reply: that the server refused it nobody will know.
+
+        Returns:
+            What was sent, once the server has taken it.
+
+        Raises:
+            TransportError: the message could not be delivered.
+            WaitTimeoutError: as ``request``.
+            ErrorResponseError, MslError, TruncatedMessageError: as ``MslClient.send_stream``.
+            BackendError, StoreError: likewise.
+        """
+        return self._drive(self._client.send(message))
+
+    def _drive(self, conversation: Generator[Send | Wait, bytes | None, _T]) -> _T:
         try:
             step = next(conversation)
             while True:
@@ -80,8 +97,8 @@ class HttpClient:
                 else:
                     step = conversation.send(answer)
         except StopIteration as done:
-            response: Response = done.value
-            return response
+            outcome: _T = done.value
+            return outcome
         finally:
             conversation.close()
 
@@ -138,7 +155,13 @@ class AsyncHttpClient:
 
     async def request(self, message: Message) -> Response:
         """Send a message and return its reply. Raises as ``HttpClient.request``."""
-        conversation = self._client.request(message)
+        return await self._drive(self._client.request(message))
+
+    async def send(self, message: Message) -> Sent:
+        """Send a message and read no reply. Returns and raises as ``HttpClient.send``."""
+        return await self._drive(self._client.send(message))
+
+    async def _drive(self, conversation: Generator[Send | Wait, bytes | None, _T]) -> _T:
         try:
             step = next(conversation)
             while True:
@@ -149,8 +172,8 @@ class AsyncHttpClient:
                 else:
                     step = conversation.send(answer)
         except StopIteration as done:
-            response: Response = done.value
-            return response
+            outcome: _T = done.value
+            return outcome
         finally:
             conversation.close()
 

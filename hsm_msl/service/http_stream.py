@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 
 from hsm_msl.msl.client import MslClient
-from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Transmit, Wait
+from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Sent, Transmit, Wait
 from hsm_msl.service.http_client import DEFAULT_TIMEOUT, TransportError, WaitTimeoutError, checked, refused
+
+_T = TypeVar("_T")
 
 
 def wait_for(step: Wait, seconds: float) -> None:
@@ -75,7 +77,27 @@ class HttpStreamClient:
             WaitTimeoutError: another exchange's renewal did not end in time.
             ErrorResponseError, MslError, TruncatedMessageError, BackendError, StoreError: as ``MslClient.stream``.
         """
-        conversation = self._client.stream(message)
+        return self._drive(self._client.stream(message), deliver)
+
+    def send(self, message: Message) -> Sent:
+        """Send a message and read no reply: that the server refused it nobody will know.
+
+        Returns:
+            What was sent, once the server has taken it.
+
+        Raises:
+            TransportError: the message could not be delivered.
+            WaitTimeoutError: as ``request``.
+            ErrorResponseError, MslError, TruncatedMessageError: as ``MslClient.send_stream``.
+            BackendError, StoreError: likewise.
+        """
+        return self._drive(self._client.send_stream(message), ignore)
+
+    def _drive(
+        self,
+        conversation: Generator[Transmit | Receive | Deliver | Wait, bytes | None, _T],
+        deliver: Callable[[bytes], None],
+    ) -> _T:
         with ExitStack() as opened:
             pieces: Iterator[bytes] = iter(())
             try:
@@ -93,8 +115,8 @@ class HttpStreamClient:
                         wait_for(step, self._timeout)
                     step = conversation.send(answer)
             except StopIteration as done:
-                response: Response = done.value
-                return response
+                outcome: _T = done.value
+                return outcome
             finally:
                 conversation.close()
 
@@ -114,3 +136,7 @@ class HttpStreamClient:
             return next((piece for piece in pieces if piece), b"")
         except httpx.HTTPError as error:
             raise TransportError(f"the answer of {self._url} broke off: {type(error).__name__}") from error
+
+
+def ignore(piece: bytes) -> None:
+    """Take a piece of a reply that nobody reads."""

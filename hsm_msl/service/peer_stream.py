@@ -73,6 +73,10 @@ class PeerStream:
             self.close()
         return reply
 
+    def send(self, message: Message) -> None:
+        """Send a message for which no reply is read. Raises as ``request``."""
+        self._run(self._peer.send(message))
+
     def serve(self, application: PeerApplication) -> int:
         """Answer messages until the peer closes the connection.
 

@@ -318,3 +318,24 @@ def test_a_closed_connection_is_no_message(world: World) -> None:
 def iter_nothing() -> Silent:
 
     yield Transmit(iter([]))
+
+
+def test_a_payload_kept_whole_is_held_to_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 19 rule 15: many chunks that each keep the inflate ratio do not make one payload that does."""
+    monkeypatch.setattr("hsm_msl.msl.message.reader.MAX_INFLATED_BYTES", 100_000)
+    one, other, line = pair(world, "PSK", "PSK")
+    there = other.connect()
+    inflating = world.random(2048) * 2000
+
+    def refuse() -> Silent:
+        with pytest.raises(MslError) as refused:
+            yield from there.receive()
+        assert refused.value.code is ErrorCode.UNCOMPRESSION_ERROR
+
+    with pytest.raises(ErrorResponseError):
+        line.run(one.connect().request(plain(inflating)), refuse())
+    again = Line(one, other)
+    with pytest.raises(MslError) as caught:
+        again.run(one.connect().request(plain(b"x")), answering(other.connect(), lambda received: plain(inflating)))
+    assert caught.value.code is ErrorCode.UNCOMPRESSION_ERROR
+    assert not one.lock.held

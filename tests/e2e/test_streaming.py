@@ -1,7 +1,8 @@
-"""Messages of any length over real HTTP and real sockets: flat memory, truncation, several on one connection."""
+"""Messages of any length over real HTTP and real sockets: flat memory, truncation, several at once, no reply."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
 import threading
@@ -18,10 +19,12 @@ from hsm_msl.msl.conversation import Message
 from hsm_msl.msl.message.capabilities import Capabilities
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.streaming import StreamApplication
-from hsm_msl.service.byte_stream import ByteStreamClient, serve_connection
-from hsm_msl.service.http_client import TransportError
+from hsm_msl.service.byte_stream import ByteStreamClient, StreamClosedError, serve_connection
+from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportError
 from hsm_msl.service.http_stream import HttpStreamClient
+from hsm_msl.service.peer_stream import PeerStream
 from hsm_msl.service.streaming import StreamingMslApplication
+from msl_peers import peer
 from msl_world import Device, World
 
 PIECE = bytes(range(256)) * 256
@@ -257,3 +260,81 @@ def test_one_gibibyte(world: World, application: StreamApplication, transfer: Tr
         finally:
             tracemalloc.stop()
     assert peak < 16 * MEBI
+
+
+SCHEMES = pytest.mark.parametrize("scheme", ["PSK", "NONE"])
+
+
+class Heard:
+    """A streaming application that answers with more than anybody reads, and keeps the lengths of what it heard."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def __call__(self, request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        self.lengths.append(sum(map(len, pieces)))
+        yield from source(MEBI)
+
+
+@SCHEMES
+def test_send_over_http(world: World, scheme: str) -> None:
+    heard = Heard()
+    with http_server(world.server(), heard) as url:
+        with HttpClient(world.client(scheme, "whole").engine, url) as whole:
+            sent = whole.send(Message(b"12345"))
+            assert sent.requests[-1].handshake is False
+        with HttpStreamClient(world.client(scheme, "stream").engine, url) as streamed:
+            for _ in range(2):
+                streamed.send(Message(lambda: source(3 * MEBI)))
+
+        async def several() -> None:
+            async with AsyncHttpClient(world.client(scheme, "async").engine, url) as client:
+                await client.send(Message(b"123"))
+
+        asyncio.run(several())
+    assert heard.lengths == [5, 3 * MEBI, 3 * MEBI, 3]
+
+
+@SCHEMES
+def test_send_over_a_plain_connection(world: World, scheme: str) -> None:
+    heard = Heard()
+    with socket_server(world.server(), heard) as address:
+        client = ByteStreamClient(world.client(scheme).engine, lambda: socket.create_connection(address, 20))
+        client.send(Message(lambda: source(3 * MEBI)))
+        client.send(Message(b"123"))
+        pieces: list[bytes] = []
+        client.request(Message(b"1"), pieces.append)
+        client.close()
+    assert sum(map(len, pieces)) == MEBI
+    assert heard.lengths == [3 * MEBI, 3, 1]
+
+
+def test_what_cannot_be_delivered_is_noticed(world: World) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x" * 1000
+        raise OSError("the file went away")
+
+    here, there = socket.socketpair()
+    with there, pytest.raises(StreamClosedError):
+        ByteStreamClient(world.client().engine, lambda: here).send(Message(broken))
+    with HttpClient(world.client().engine, "http://127.0.0.1:1/") as http, pytest.raises(TransportError):
+        http.send(Message(b"x"))
+
+
+def test_send_between_peers(world: World) -> None:
+    one, other = peer(world, "NONE", "peer-a"), peer(world, "RSA", "peer-b")
+    here, there = socket.socketpair()
+    heard: list[int] = []
+
+    def listen() -> None:
+        with there:
+            PeerStream(other.connect(), there).serve(lambda message, pieces: heard.append(sum(map(len, pieces))))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    with here:
+        stream = PeerStream(one.connect(), here)
+        for length in (3 * MEBI, 5):
+            stream.send(Message(lambda length=length: source(length)))
+    thread.join(60)
+    assert heard == [3 * MEBI, 5]
