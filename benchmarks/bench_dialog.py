@@ -10,17 +10,21 @@ softhsm/with-softhsm.sh). CPU seconds are of this process, best of several runs;
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import functools
 import gc
 import importlib.metadata
 import itertools
 import platform
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -38,6 +42,7 @@ from hsm_msl.dialog.packet import Core, Ext, assemble, parse, tag_input
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.suites import SUITES
 from hsm_msl.ports.dialog_records import DialogStore
+from hsm_msl.service.dialog_accepting import Accepting
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
@@ -146,6 +151,52 @@ def engines(title: str, runs: int, count: int, batch: int, make: Callable[[str],
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     total = count * runs
     print(f"{f'{title}: taken':58} {total / cpu:9,.0f} messages/CPU s {total / wall:9,.0f} /s wall")
+
+
+def concurrent_senders(directory: str, count: int) -> None:
+    """Messages sent one at a time by many, and by one, beside a bare loop that commits a row of the same size."""
+    bare = sqlite3.connect(f"{directory}/bare.db", isolation_level=None)
+    bare.execute("PRAGMA journal_mode = WAL")
+    bare.execute("PRAGMA synchronous = FULL")
+    bare.execute("CREATE TABLE rows (n INTEGER PRIMARY KEY, body BLOB)")
+
+    def loop() -> float:
+        started = time.perf_counter()
+        for _ in range(count):
+            bare.execute("BEGIN IMMEDIATE")
+            bare.execute("INSERT INTO rows (body) VALUES (?)", (BODY,))
+            bare.execute("COMMIT")
+        return count / (time.perf_counter() - started)
+
+    database = Database(f"sqlite:///{directory}/senders.db")
+    store = SqlDialogStore(database)
+    world = World(initiator_store=store, policy=QUIET)
+    dialog = world.open()
+
+    async def sending(senders: int) -> float:
+        pool = ThreadPoolExecutor(1)
+
+        async def run(function: Callable[..., Any], *arguments: object) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+        accepting = Accepting(world.a.engine, store, run, lambda: None)
+
+        async def send() -> None:
+            for _ in range(count // senders):
+                await accepting.send(dialog, INIT, "bench", BODY)
+
+        started = time.perf_counter()
+        await asyncio.gather(*(send() for _ in range(senders)))
+        pool.shutdown()
+        return count / (time.perf_counter() - started)
+
+    rates = {"bare loop": loop(), "one sender": asyncio.run(sending(1)), "64 senders": asyncio.run(sending(64))}
+    rates["bare loop"] = max(rates["bare loop"], loop())
+    for name, rate in rates.items():
+        ratio = rate / rates["bare loop"]
+        print(f"SQLite FULL, one row or message per call: {name:12} {rate:8,.0f} /s, {ratio:.2f} of the bare loop")
+    bare.close()
+    database.close()
 
 
 TOKEN_CALLS = (
@@ -262,6 +313,7 @@ def main() -> None:
             return SqlDialogStore(database)
 
         engines("SQLite FULL, batches of 32", runs, count // 2, 32, sqlite)
+        concurrent_senders(directory, count)
         engines("SQLite FULL, one by one", min(runs, 3), count // 8, 1, sqlite)
         if arguments.database:
             database = Database(arguments.database)

@@ -20,6 +20,7 @@ from hsm_msl.dialog.session import Event, Message, Outcome, Outgoing
 from hsm_msl.errors import HsmMslError
 from hsm_msl.ports.dialog import IncarnationMirror
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
+from hsm_msl.service.dialog_accepting import Accepting
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 
 _LOG = logging.getLogger("hsm_msl.dialog")
@@ -80,6 +81,7 @@ class DialogNode:
         self._observer = observer or _log
         self._pool = ThreadPoolExecutor(threads, "dialog")
         self._outgoing = asyncio.Event()
+        self.accepting = Accepting(engine, store, self._run, self._outgoing.set)
         self._timers = asyncio.Event()
         self._incoming = asyncio.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,6 +106,7 @@ class DialogNode:
 
     async def stop(self) -> None:
         """Stop sending; what is in the outbox travels after the next start."""
+        await self.accepting.finish()
         tasks = [*self._tasks, *self._flights]
         for task in tasks:
             task.cancel()
@@ -275,16 +278,13 @@ class Dialog:
         self.side = side
 
     async def send(self, message_type: str, body: bytes) -> int:
-        """Send a message; it is durable when this returns.
+        """Send a message; it is durable when this returns. Messages sent at the same time share a commit.
 
         Returns its sequence number, 0 while it waits for a binding.
         Raises DialogClosedError, DialogFailedError, SendLimitError, UsageError, BackendError, StoreError; nothing was
         accepted then.
         """
-        engine = self._node.engine
-        return await self._node.transact(
-            lambda tx: engine.send(tx, self.identifier, self.side, [(message_type, body)])
-        )
+        return await self._node.accepting.send(self.identifier, self.side, message_type, body)
 
     def send_within(self, connection: Connection, message_type: str, body: bytes) -> int:
         """Send as part of the application's own transaction: with it, or not at all.

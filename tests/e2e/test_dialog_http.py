@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -26,7 +26,7 @@ from hsm_msl.errors import LimitExceededError, TruncatedMessageError
 from hsm_msl.service.dialog_frames import MAX_PACKETS, frame, unframe
 from hsm_msl.service.dialog_http import DialogApplication, HttpTransport
 from hsm_msl.service.dialog_node import Dialog, DialogNode
-from hsm_msl.stores.dialog_sql import SqlDialogStore
+from hsm_msl.stores.dialog_sql import SqlDialogStore, SqlDialogTransaction
 from hsm_msl.stores.sql import Database
 
 POLICY = Policy(on_peer_shift=True, max_messages=10)
@@ -194,6 +194,47 @@ def test_the_applications_transaction_and_a_consumer_that_dies(tmp_path: Path) -
             with b.database.transaction() as connection:
                 taken = incoming.take_within(connection)
             assert [message.body for message in taken] == [b"2"], "the loop ended before asking for another"
+
+    asyncio.run(run())
+
+
+def test_messages_sent_at_the_same_time_share_commits_and_keep_their_order(tmp_path: Path) -> None:
+    async def run() -> None:
+        a = Running("a", f"sqlite:///{tmp_path / 'a.db'}")
+        b = Running("b", f"sqlite:///{tmp_path / 'b.db'}")
+        bind(a, b)
+        commits = 0
+
+        @contextlib.contextmanager
+        def counted() -> Iterator[SqlDialogTransaction]:
+            nonlocal commits
+            commits += 1
+            with SqlDialogStore.transaction(a.store) as tx:
+                yield tx
+
+        dialogs = [await a.node.begin("urn:test:b") for _ in range(3)]
+        over = await a.node.begin("urn:test:b")
+        await over.end()
+        a.store.transaction = counted  # type: ignore[method-assign]  # to count
+        sends = [dialogs[number % 3].send("n", b"%d" % number) for number in range(90)]
+        assert sorted(await asyncio.gather(*sends)) == sorted([*range(1, 31)] * 3)
+        assert commits <= 4, "the first alone, then as many together as there are"
+        mixed = [dialogs[0].send("n", b"90"), over.send("n", b"late"), dialogs[0].send("n", b"91")]
+        first, refused, last = await asyncio.gather(*mixed, return_exceptions=True)
+        assert (first, last) == (31, 32)
+        assert isinstance(refused, DialogClosedError)
+        given_up = asyncio.create_task(dialogs[1].send("n", b"92"))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await a.node.accepting.finish()
+        assert await dialogs[1].send("n", b"93") == 32
+        with a.store.reading() as tx:
+            rows = tx.due("urn:test:a", 3e9, 4e9, 200)
+        assert len([row for row in rows if row.dialog == dialogs[2].identifier]) == 30
+        await a.node.stop()
+        for side in (a, b):
+            side.socket.close()
+            side.database.close()
 
     asyncio.run(run())
 
