@@ -99,7 +99,8 @@ def decode(data: bytes, error: ErrorCode = ErrorCode.MSL_PARSE_ERROR) -> dict[st
     if len(data) > MAX_VALUES and sum(map(data.count, _SEPARATORS)) > MAX_VALUES:
         _refuse(error, "too many values")
     value = _loads(data)
-    if value is None and _SURROGATE in data:
+    # Each surrogate costs as much as a value, and nobody writes many.
+    if value is None and 0 < data.count(_SURROGATE) <= MAX_VALUES:
         data = _paired(data)
         value = _loads(data)
     if value is None:
