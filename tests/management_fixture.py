@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,11 +23,14 @@ class Management:
     """The pages of a running server."""
 
     def __init__(self, server: RunningServer) -> None:
-        deadline = time.monotonic() + 30
-        while not (found := re.findall(r"management is listening on (http://[^\s\"]+/)", server.log.read_text())):
-            assert time.monotonic() < deadline, "no management pages"
-            time.sleep(0.05)
-        self.url = found[-1]
+        self.url = _announced(server.log)
+
+    @classmethod
+    def at(cls, log: Path) -> Management:
+        """Return the pages of the process that writes this log."""
+        pages = cls.__new__(cls)
+        pages.url = _announced(log)
+        return pages
 
     def metrics(self) -> dict[str, list[tuple[Mapping[str, str], float]]]:
         """Scrape; return values by the name of the sample."""
@@ -54,6 +58,14 @@ class Management:
         while (value := self.value(name, **labels)) != expected:
             assert time.monotonic() < deadline, f"{name} {labels} is {value}, not {expected}"
             time.sleep(0.1)
+
+
+def _announced(log: Path) -> str:
+    deadline = time.monotonic() + 30
+    while not (found := re.findall(r"management is listening on (http://[^\s\"]+/)", log.read_text())):
+        assert time.monotonic() < deadline, "no management pages"
+        time.sleep(0.05)
+    return str(found[-1])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -52,6 +53,7 @@ class _Entry(msgspec.Struct, frozen=True):
     label: str
     state: str
     check: KeyCheck | None = None
+    not_after: datetime | None = None
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -110,6 +112,7 @@ class KeyManifest:
         self._memory = memory
         self._seen: tuple[int, int, int] | None = None
         self._checks: Mapping[str, KeyCheck] = {}
+        self._ends: Mapping[str, float] = {}
         self.reading: ManifestReading | None = None
 
     def poll(self) -> Mapping[str, PurposeVersions] | None:
@@ -142,6 +145,11 @@ class KeyManifest:
                 raise ConfigurationError(f"{self._path}: {error}") from error
         self._seen = mark
         self.reading = ManifestReading(body.sequence, digest, max(0, len(signers) - 1))
+        self._ends = {
+            entry.label: entry.not_after.timestamp()
+            for entry in body.keys
+            if entry.not_after is not None and entry.state not in _GONE
+        }
         self._checks = {
             entry.label: entry.check for entry in body.keys if entry.check is not None and entry.state != "destroyed"
         }
@@ -150,6 +158,10 @@ class KeyManifest:
     def check(self, label: str) -> KeyCheck | None:
         """Return the check value of a key as of the last good reading, or None when the manifest does not know it."""
         return self._checks.get(label)
+
+    def ends(self) -> Mapping[str, float]:
+        """Return when the use of keys ends, seconds since the epoch by label; those without an end are left out."""
+        return self._ends
 
     def _checked(self, raw: bytes) -> tuple[_Body, str, tuple[bytes, ...]]:
         """Return the body, its SHA-256, and the keys from the trusted one to its signer."""

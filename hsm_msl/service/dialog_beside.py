@@ -16,6 +16,7 @@ from hsm_msl.service.dialog_compose import ComposedDialogs, compose_dialogs
 from hsm_msl.service.dialog_config import read_dialog_config
 from hsm_msl.service.dialog_http import DialogApplication
 from hsm_msl.service.dialog_serving import node_of
+from hsm_msl.service.dialog_watch import dialog_source
 from hsm_msl.service.documents import Configuration, ServerConfig
 
 
@@ -56,6 +57,7 @@ def with_dialogs(
         )
     dialogs = compose_dialogs(read_dialog_config(config.resolve(section.configuration)), token=composed.token)
     node = node_of(dialogs)
+    composed.metrics.also(dialog_source(dialogs.engine, dialogs.store))
     return DialogApplication(node, health=config.document.server.health, inner=inner, close=dialogs.close)
 
 

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hsm_msl.backend.any_token import AnyToken
+from hsm_msl.backend.pkcs11.token import Token
+from hsm_msl.backend.workers import WorkerToken
 from hsm_msl.dialog.binding import Binding, PinnedCertificate, certificate_facts
 from hsm_msl.dialog.clock import SteadyClock
 from hsm_msl.dialog.context import CacheSizes
@@ -85,6 +87,7 @@ class ComposedDialogs:
         node: name of this process.
         closing: closes database and token.
         threads: for engine, token and database.
+        opened: returns the tokens of its own, by name.
     """
 
     engine: DialogEngine
@@ -93,6 +96,7 @@ class ComposedDialogs:
     node: str
     closing: ExitStack
     threads: int
+    opened: Callable[[], Mapping[str, Token | WorkerToken]]
 
     def close(self) -> None:
         """Close the database and log out of the token."""
@@ -132,7 +136,7 @@ def compose_dialogs(
         return {"identity": document.service.name, **tokens}
 
     try:
-        composed = _compose(config, closing, sizes, holder("service.token", None))
+        composed = _compose(config, closing, sizes, holder("service.token", None), own.opened)
         journal.begin(closing, holder, facts, (TokenTransitions(own.opened, journal.record).look,))
     except HsmMslError as error:
         journal.refused(error)
@@ -145,7 +149,11 @@ def compose_dialogs(
 
 
 def _compose(
-    config: DialogConfiguration, closing: ExitStack, sizes: CacheSizes | None, token: AnyToken
+    config: DialogConfiguration,
+    closing: ExitStack,
+    sizes: CacheSizes | None,
+    token: AnyToken,
+    opened: Callable[[], Mapping[str, Token | WorkerToken]],
 ) -> ComposedDialogs:
     section = config.document.service
     database = Database(config.database())
@@ -163,7 +171,7 @@ def _compose(
     )
     engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes, evidence)
     return ComposedDialogs(
-        engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing, threads
+        engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing, threads, opened
     )
 
 

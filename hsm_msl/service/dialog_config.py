@@ -13,7 +13,7 @@ from hsm_msl.dialog.policy import Policy
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.audit_section import AuditSection
 from hsm_msl.service.key_sections import TokenSection, TokenSetSection
-from hsm_msl.service.sections import Name, Section
+from hsm_msl.service.sections import LogSection, ManagementSection, Name, Section
 from hsm_msl.service.token_names import check_tokens, token_meant
 from hsm_msl.toml_document import read_document
 
@@ -158,6 +158,8 @@ class DialogConfig(Section, frozen=True, kw_only=True):
     revocation: RevocationSection = RevocationSection()
     store: DialogStoreSection = DialogStoreSection()
     server: DialogListenSection = DialogListenSection()
+    management: ManagementSection | None = None
+    log: LogSection = LogSection()
 
 
 class DialogConfiguration:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import uvicorn
+from starlette.responses import Response
 
+from hsm_msl.dialog.proving import prove_suites
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.dialog_compose import ComposedDialogs, compose_dialogs
 from hsm_msl.service.dialog_config import DialogConfiguration, read_dialog_config
 from hsm_msl.service.dialog_http import PATH, DialogApplication, HttpTransport
 from hsm_msl.service.dialog_node import DialogNode
+from hsm_msl.service.dialog_watch import dialog_health, dialog_source
+from hsm_msl.service.log_lines import set_up_logging
+from hsm_msl.service.management import ManagementListener, ManagementPages, open_management
+from hsm_msl.service.metric_sources import token_source
+from hsm_msl.service.metrics import Metrics
+from hsm_msl.service.pin_flags import PinFlags
 
 
 def serve(path: Path, announce: Callable[[str, str], None]) -> None:
@@ -28,10 +34,11 @@ def serve(path: Path, announce: Callable[[str, str], None]) -> None:
 
     Raises ConfigurationError, BackendError, StoreError: something the configuration names cannot be opened or used.
     """
-    _log_to_stderr()
+    set_up_logging()
     config = read_dialog_config(path)
+    set_up_logging(config.document.log)
     composed = compose_dialogs(config)
-    with contextlib.closing(composed), _listening(config) as listener:
+    with contextlib.closing(composed), _listening(config) as listener, _managed(config, composed):
         announce(_url(listener), config.document.service.name)
         uvicorn.Server(_settings(config, composed, node_of(composed))).run(sockets=[listener])
 
@@ -63,6 +70,38 @@ async def running(path: Path) -> AsyncIterator[DialogNode]:
         finally:
             server.should_exit = True
             await task
+
+
+@contextlib.contextmanager
+def _managed(config: DialogConfiguration, composed: ComposedDialogs) -> Iterator[None]:
+    """Serve the operators' pages for a block, where the configuration has them."""
+    section = config.document.management
+    if section is None:
+        yield
+        return
+    try:
+        listener = open_management(section, 1)
+    except OSError as error:
+        where = f"{section.host}:{section.port}"
+        raise config.error("management", f"{where} cannot be listened on: {error.strerror}") from None
+    engine, store = composed.engine, composed.store
+    suites = {suite for binding in config.document.bindings for suite in binding.suites}
+    health = dialog_health(engine, store, lambda: prove_suites(engine.context.local, suites), section)
+    flags = PinFlags(composed.opened)
+    sources = (token_source(composed.opened), flags.samples, dialog_source(engine, store), health.samples)
+    metrics = Metrics(sources)
+
+    def page() -> Response:
+        return Response(metrics.text(), media_type=metrics.content_type)
+
+    # The service's own port says whether it lives; from this thread nothing could be told about its event loop.
+    pages = {path: made for path, made in health.pages().items() if path != "/health/live"}
+    with listener:
+        stop = ManagementListener(listener, ManagementPages({"/metrics": page, **pages})).start()
+        try:
+            yield
+        finally:
+            stop()
 
 
 def node_of(composed: ComposedDialogs) -> DialogNode:
@@ -107,14 +146,3 @@ def _settings(config: DialogConfiguration, composed: ComposedDialogs, node: Dial
         server_header=False,
         timeout_graceful_shutdown=section.grace,
     )
-
-
-def _log_to_stderr() -> None:
-    """Send log lines to standard error; contents, keys and credentials are never among them."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name, level in (("hsm_msl", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.setLevel(level)
-        logger.propagate = False

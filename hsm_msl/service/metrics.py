@@ -76,7 +76,7 @@ METRICS: Final[dict[str, Described]] = {
     ),
     "dialog_events_total": Described("counter", ("event",), "What the engine of the secure dialog did"),
     "dialog_outbox_packets": Described("gauge", (), "Packets that wait to be acknowledged"),
-    "dialog_inbox_messages": Described("gauge", (), "Packets of messages that nobody has taken yet"),
+    "dialog_inbox_messages": Described("gauge", (), "Messages that arrived and that nobody has taken yet"),
 }
 
 

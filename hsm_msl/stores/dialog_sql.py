@@ -70,6 +70,12 @@ _HASTEN = update(OUTBOX).where(_of(OUTBOX), _O.due_at.is_not(None)).values(due_a
 _NEXT_DUE = select(func.min(_O.due_at)).join(ENDPOINT, and_(_E.dialog == _O.dialog, _E.side == _O.side))
 _NEXT_DUE = _NEXT_DUE.where(_E.local == bindparam("l"))
 
+_OUTBOX_DEPTH = select(func.count()).select_from(OUTBOX)
+_OUTBOX_DEPTH = _OUTBOX_DEPTH.join(ENDPOINT, and_(_E.dialog == _O.dialog, _E.side == _O.side))
+_OUTBOX_DEPTH = _OUTBOX_DEPTH.where(_E.local == bindparam("l"))
+_INBOX_DEPTH = select(func.coalesce(func.sum(_E.next_in - 1 - _E.taken), 0))
+_INBOX_DEPTH = _INBOX_DEPTH.where(_E.local == bindparam("l"), UNTAKEN)
+
 _ADD_INBOX = insert(INBOX)
 _PARKED = select(_I.seq, _I.frag, _I.count, _I.kind, _I.generation, _I.digest, _I.size)
 _PARKED = _PARKED.where(_of(INBOX), _I.seq >= bindparam("b"))
@@ -256,6 +262,21 @@ class SqlDialogStore:
         """Open a writing transaction on the same database for the application itself. Raises StoreError."""
         with self._database.transaction() as connection:
             yield connection
+
+    def depths(self, local: str) -> tuple[int, int]:
+        """Return how many packets of a service wait to be acknowledged, and how many messages to be taken.
+
+        Args:
+            local: the service's name.
+
+        Raises StoreError.
+        """
+        with self._database.statements() as connection:
+            parameters = {"l": local}
+            return (
+                int(connection.execute(_OUTBOX_DEPTH, parameters).scalar_one()),
+                int(connection.execute(_INBOX_DEPTH, parameters).scalar_one()),
+            )
 
     def join(self, connection: Connection) -> SqlDialogTransaction:
         """Take part in the application's own transaction on the same database; the application commits.

@@ -46,7 +46,7 @@ from hsm_msl.service.key_drift import AnyKey
 from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
 from hsm_msl.service.load import Load
 from hsm_msl.service.message_counts import MessageCounts
-from hsm_msl.service.metric_sources import message_source, token_source
+from hsm_msl.service.metric_sources import message_source, token_source, validity_source
 from hsm_msl.service.metrics import Metrics
 from hsm_msl.service.pin_flags import PinFlags
 from hsm_msl.service.ring_context import RingContext
@@ -221,6 +221,7 @@ class _Composition:
         self.closing = closing
         self.load = Load(document.token_policy.defer_above)
         manifest = key_manifest(config)
+        self.manifest = manifest
         self.expected = None if manifest is None else manifest.check
         self.sources = KeySources(config, self.expected, journal.record)
         closing.callback(self.sources.close)
@@ -247,8 +248,9 @@ class _Composition:
         """Return what this process exports."""
         caches = dict(zip(("master", "user", "service"), self.caches, strict=True))
         flags = PinFlags(self.sources.opened)
-        sources = (token_source(self.sources.opened), message_source(counts, self.load, caches), flags.samples)
-        return Metrics(sources)
+        ends = validity_source(lambda: {} if self.manifest is None else self.manifest.ends())
+        messages = message_source(counts, self.load, caches)
+        return Metrics((token_source(self.sources.opened), messages, flags.samples, ends))
 
     def deep(self) -> Iterator[Check]:
         """Yield checks that use every key and the store."""
