@@ -251,3 +251,29 @@ def test_two_runs_on_the_same_records_do_not_meet(bench: CeremonyBench) -> None:
     assert outcome.code == 2
     assert "another hsm-provision is at work" in outcome.out
     assert bench.run("apply", ceremony).code == 0
+
+
+VANISH = """
+import os, sys
+from hsm_provision.cli import ceremonies
+from hsm_provision.cli.main import run
+def vanish(text):
+    if sys.argv[2] in text:
+        os.rename(sys.argv[3], sys.argv[3] + ".away")
+ceremonies.progress = vanish
+sys.exit(run(["apply", sys.argv[1]]))
+"""
+
+
+def test_a_token_that_vanishes_in_the_middle_is_an_outage_in_one_line(bench: CeremonyBench) -> None:
+    """Pulled out between two keys: nothing is said about the keys, and the next run completes the work."""
+    ceremony = bench.ceremony(ENCRYPTION, MAC, 'profile = "ec-identity"')
+    tokens = bench.directory / "tokens"
+    outcome = bench.script(VANISH, ceremony, "generate msl.token.mac.v1", tokens)
+    assert outcome.code == 7, outcome.err
+    one_line(outcome.err)
+    (bench.directory / "tokens.away").rename(tokens)
+    done = bench.run("apply", ceremony)
+    assert done.code == 0, done.err
+    assert "continued an interrupted run" in done.out
+    assert bench.run("verify", ceremony).code == 0
