@@ -62,7 +62,9 @@ class Workspace:
     def session(self) -> Iterator[TokenSession]:
         """Log in on the ceremony's token for the length of a ``with`` block. Raises as ``token_session``."""
         token = self.file.document.token
-        with token_session(self.module(), token.label, token.serial, self.user_pin) as session:
+        # A plan makes no directory; once there is one, a PIN that was refused is not spent on again by the next run.
+        refused = self.records.directory if self.records.directory.is_dir() else None
+        with token_session(self.module(), token.label, token.serial, self.user_pin, refused) as session:
             yield session
 
     @contextlib.contextmanager

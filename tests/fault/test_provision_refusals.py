@@ -32,7 +32,13 @@ def test_a_wrong_pin_is_one_line_and_one_try(bench: CeremonyBench) -> None:
     assert outcome.code == 8
     assert "refuses the PIN" in one_line(outcome.err)
     assert "wrong pin" not in outcome.err
+    again = bench.run("apply", bench.ceremony(ENCRYPTION, MAC, signing=False))
+    assert again.code == 8
+    assert "refused this PIN before" in one_line(again.err)  # by a run that tried it; this one did not
     assert bench.python(COUNT, pin=pin) == 1
+    (bench.work / "pins/user.pin").write_text(pin + "\n")
+    assert bench.run("apply", bench.ceremony(ENCRYPTION, MAC, signing=False)).code == 0
+    assert not list((bench.work / "records").glob("refused-pin*.json"))
 
 
 def test_a_token_that_is_not_there(bench: CeremonyBench) -> None:

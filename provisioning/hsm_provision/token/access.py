@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Iterator
+from pathlib import Path
 
 import pkcs11
 from pkcs11 import TokenFlag
 from pkcs11.exceptions import PKCS11Error
 
 from hsm_msl.backend.pin import Pin, PinSource
+from hsm_msl.backend.pin_memory import FilePinMemory
 from hsm_msl.backend.pkcs11.binding import handle_of
 from hsm_msl.backend.pkcs11.cryptoki import User
 from hsm_msl.backend.pkcs11.errors import code_of, translate
-from hsm_msl.backend.pkcs11.login import Login
+from hsm_msl.backend.pkcs11.login import Login, identity_of
 from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.errors import BackendConfigurationError
 from hsm_provision.token.facts import TokenIdentity
@@ -121,7 +123,7 @@ def _initialised(module: Module, label: str) -> list[pkcs11.Token]:
 
 @contextlib.contextmanager
 def logged_in(
-    module: Module, label: str, serial: str | None, pin: PinSource
+    module: Module, label: str, serial: str | None, pin: PinSource, refused: Path | None = None
 ) -> Iterator[tuple[TokenIdentity, pkcs11.Session]]:
     """Hold a logged-in read/write session for the length of a ``with`` block.
 
@@ -132,6 +134,7 @@ def logged_in(
         label: the token's label.
         serial: its serial number, or None for any.
         pin: gives the user PIN, which is tried once.
+        refused: directory in which a refused PIN is remembered for later runs; None for this one only.
 
     Returns:
         What the token says of itself, and the binding's session.
@@ -141,7 +144,8 @@ def logged_in(
         BackendUnavailableError: the token fails.
     """
     token = module.token(label=label, serial=serial)
-    login = Login(module, token, pin)
+    memory = None if refused is None else FilePinMemory(refused, identity_of(token))
+    login = Login(module, token, pin, memory=memory)
     with token_errors(f"opening a session on {label!r}"):
         session = token.open(rw=True)
     try:

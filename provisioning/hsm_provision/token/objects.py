@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from asn1crypto.keys import PublicKeyInfo
@@ -44,9 +45,11 @@ class TokenSession:
 
 
 @contextlib.contextmanager
-def token_session(module: Module, label: str, serial: str | None, pin: PinSource) -> Iterator[TokenSession]:
+def token_session(
+    module: Module, label: str, serial: str | None, pin: PinSource, refused: Path | None = None
+) -> Iterator[TokenSession]:
     """Open a session for the length of a ``with`` block. Arguments and errors as ``logged_in``."""
-    with logged_in(module, label, serial, pin) as (identity, binding):
+    with logged_in(module, label, serial, pin, refused) as (identity, binding):
         yield TokenSession(module, identity, binding)
 
 
