@@ -14,12 +14,11 @@ from typing import TypeVar
 from hsm_msl.backend.any_token import AnyToken
 from hsm_msl.backend.derived import DerivationKey
 from hsm_msl.backend.rota import Mode, Rota
-from hsm_msl.backend.spread import (
-    LazySpread,
+from hsm_msl.backend.spread import LazySpread, Spread, same
+from hsm_msl.backend.spread_keys import (
     MadeAesKey,
     MadeExchangeKey,
     MadeMacKey,
-    Spread,
     SpreadAesKey,
     SpreadAgreementKey,
     SpreadDecryptionKey,
@@ -29,7 +28,6 @@ from hsm_msl.backend.spread import (
     SpreadSigningKey,
     SpreadUnwrappingKey,
     SpreadWrappingKey,
-    same,
 )
 from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError, KeyPolicyError
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding

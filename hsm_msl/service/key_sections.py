@@ -50,7 +50,8 @@ class TokenSetSection(Section, frozen=True, kw_only=True):
     """``[token_sets.NAME]``: several tokens that hold the same keys, used under one name wherever a token is named.
 
     That the keys are the same is checked when they are found, by their check values. A token that gives no answer is
-    passed over until it does again; the service also starts without it.
+    passed over until it does again. The service also starts without it; worker processes find it when it is back, a
+    service that opens it itself only when its library lists it without being started anew.
 
     Attributes:
         tokens: names of the tokens.
