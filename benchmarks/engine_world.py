@@ -18,7 +18,8 @@ from hsm_msl.backend.pkcs11 import module
 from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors.softhsm import SOFTHSM
-from hsm_msl.backend.software import SoftwareAesKey, SoftwareEphemeralKeys, SoftwareVerifyingKey, software_mac_key
+from hsm_msl.backend.software import SoftwareAesKey, SoftwareEphemeralKeys, software_mac_key
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.token_keys import TokenKeys
 from hsm_msl.msl.client import MslClient
@@ -145,7 +146,7 @@ def build(work: Path, token: Token) -> World:
     vault = HostVault(random)
     ephemeral = SoftwareEphemeralKeys(random)
     signing = token.signing_key("identity.rsa.v1")
-    verifying = SoftwareVerifyingKey(signing.public_key)
+    verifying = PublicKey(signing.public_key)
     ring = PurposeView(
         "msl.token",
         [

@@ -27,7 +27,8 @@ from hsm_msl.backend.pkcs11 import module
 from hsm_msl.backend.pkcs11.connection import TokenSelector
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
-from hsm_msl.backend.software import SoftwareAesKey, SoftwareVerifyingKey, software_mac_key
+from hsm_msl.backend.software import SoftwareAesKey, software_mac_key
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import BackendUnavailableError, DataRejectedError
 from hsm_msl.ports import MacAlgorithm, SignatureScheme
 
@@ -82,7 +83,7 @@ class Worker:
         self.kek = token.wrapping_key(keys.kek)
         self.rsa = token.signing_key(keys.rsa)
         self.unwrapped = self.kek.unwrap_aes(self.kek.wrap(AES_VALUE))
-        self.verifier = SoftwareVerifyingKey(self.rsa.public_key)
+        self.verifier = PublicKey(self.rsa.public_key)
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
         self.slowest = 0.0

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from hsm_msl.backend.software.agreement import SoftwareEphemeralKeys
-from hsm_msl.backend.software.asymmetric import SoftwareDecryptionKey, SoftwareSigningKey, SoftwareVerifyingKey
+from hsm_msl.backend.software.asymmetric import SoftwareDecryptionKey, SoftwareSigningKey
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
 from hsm_msl.msl.keyx.dh_group import DhGroup
 from hsm_msl.ports import RandomBytes, SymmetricKeys
@@ -55,7 +56,7 @@ class RsaSigner(SoftwareSigningKey):
         super().__init__(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
 
 
-class RsaVerifier(SoftwareVerifyingKey):
+class RsaVerifier(PublicKey):
     """A ``VerifyingKey``."""
 
 

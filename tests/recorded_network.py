@@ -18,10 +18,10 @@ from hsm_msl.backend.software import (
     SoftwareAesKey,
     SoftwareEphemeralKeys,
     SoftwareSigningKey,
-    SoftwareVerifyingKey,
     SoftwareWrappingKey,
     software_mac_key,
 )
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.crypto.sealing import HostVault
 from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.token_keys import TokenKeys
@@ -89,10 +89,10 @@ class RecordedUsers:
 
 
 @cache
-def public_half(pkcs8_base64: str) -> SoftwareVerifyingKey:
+def public_half(pkcs8_base64: str) -> PublicKey:
     """Return the public half of a private key as trusted key."""
     key = load_der_private_key(base64.b64decode(pkcs8_base64), None)
-    return SoftwareVerifyingKey(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return PublicKey(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def client_key_id(recording: Recording) -> str | None:
@@ -155,11 +155,11 @@ def server_context(recording: Recording, home: KeyHome, clock: Callable[[], floa
     grants = Grants()
     key_id = secrets["server_rsa_pubkeyid"]
     signing = home.signing("identity.rsa", base64.b64decode(secrets["server_rsa_pkcs8_b64"]))
-    trusted = Lookup({key_id: SoftwareVerifyingKey(signing.public_key)})
+    trusted = Lookup({key_id: PublicKey(signing.public_key)})
     their_id = client_key_id(recording)
     if their_id is not None:
         trusted = Lookup(
-            {key_id: SoftwareVerifyingKey(signing.public_key), their_id: public_half(secrets["client_rsa_pkcs8_b64"])}
+            {key_id: PublicKey(signing.public_key), their_id: public_half(secrets["client_rsa_pkcs8_b64"])}
         )
     preshared = {}
     shared = preshared_keys(recording, home)

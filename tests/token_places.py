@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hsm_msl.backend.pkcs11.token import Token
-from hsm_msl.backend.software import SoftwareVerifyingKey
 from hsm_msl.backend.token_vault import TokenVault
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.entityauth.base import LocalEntity
 from hsm_msl.msl.entityauth.rsa import RsaScheme, rsa_data
@@ -23,7 +23,7 @@ IDENTITY_ID = f"{SERVER}-key"
 
 def with_identity(world: World, context: MslContext, signing: SigningKey) -> MslContext:
     """Return the server's context with its identity key on the token, and let the clients of the world trust it."""
-    world.public_keys[IDENTITY_ID] = SoftwareVerifyingKey(signing.public_key)
+    world.public_keys[IDENTITY_ID] = PublicKey(signing.public_key)
     scheme = RsaScheme(world.public_keys, world.grants, IDENTITY_ID, signing)
     data = rsa_data(SERVER, IDENTITY_ID)
     local = LocalEntity(data, scheme.context(data), encrypts=False, protects_integrity=True)

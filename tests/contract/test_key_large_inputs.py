@@ -12,7 +12,8 @@ from pkcs11 import Attribute, Mechanism
 from hsm_msl.backend.pkcs11 import aes
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
-from hsm_msl.backend.software import SoftwareAesKey, SoftwareVerifyingKey
+from hsm_msl.backend.software import SoftwareAesKey
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import MechanismUnsupportedError
 from hsm_msl.ports import SignatureScheme
 from key_backends import rsa_pair, spki
@@ -65,7 +66,7 @@ def test_encryption_goes_in_pieces(token: Token, lacks: tuple[Mechanism, ...]) -
 def test_what_is_signed_is_hashed_on_the_host(token: Token) -> None:
     pair = rsa_pair()
     signing = token.signing_key(KeyMaker(token).rsa(pair, (Attribute.SIGN,)))
-    verifying = SoftwareVerifyingKey(spki(pair))
+    verifying = PublicKey(spki(pair))
     for scheme in (SignatureScheme.RSA_PKCS1_SHA256, SignatureScheme.RSA_PSS_SHA256):
         for size in (MOST, MOST + 1, 10_000):
             data = os.urandom(size)

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from confined_keys import CLIENT, SECRETS, fresh_values
-from hsm_msl.backend.software import SoftwareSigningKey, SoftwareVerifyingKey
+from hsm_msl.backend.software import SoftwareSigningKey
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.crypto.sealing import LocalAesKey, LocalHmacKey
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.keyx.asymmetric_wrapped import AsymmetricWrapped
@@ -150,7 +151,7 @@ def talk(server: Server, values: Mapping[str, bytes]) -> list[bytes]:
     """Serve a client from its first message to a renewal; return the session keys it came to know."""
     world = World()
     identity = SoftwareSigningKey(values["identity"])
-    world.public_keys[IDENTITY_ID] = SoftwareVerifyingKey(identity.public_key)
+    world.public_keys[IDENTITY_ID] = PublicKey(identity.public_key)
     world.preshared[CLIENT] = SymmetricKeys(LocalAesKey(values["psk.encryption"]), LocalHmacKey(values["psk.mac"]))
     device = world.client("PSK", CLIENT, offers=("ASYMMETRIC_WRAPPED",))
     exchange = device.context.key_exchanges["ASYMMETRIC_WRAPPED"]

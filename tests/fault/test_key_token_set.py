@@ -16,8 +16,9 @@ from hsm_msl.backend.derived import SoftwareDerivationKey
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
 from hsm_msl.backend.rota import Mode, Rota
-from hsm_msl.backend.software import SoftwareAesKey, SoftwareVerifyingKey, software_mac_key
+from hsm_msl.backend.software import SoftwareAesKey, software_mac_key
 from hsm_msl.backend.token_set import RETRY_SECONDS, TokenSet
+from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import (
     BackendConfigurationError,
     BackendUnavailableError,
@@ -174,7 +175,7 @@ def test_a_token_that_is_away_is_passed_over_and_taken_back(pair: Pair) -> None:
     )
     session_key = kek.unwrap_aes(kek.wrap(AES_VALUE))
     software = SoftwareAesKey(AES_VALUE)
-    verifier = SoftwareVerifyingKey(spki(rsa_pair()))
+    verifier = PublicKey(spki(rsa_pair()))
 
     def work() -> None:
         data = os.urandom(32)

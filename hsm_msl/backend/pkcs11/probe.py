@@ -32,12 +32,19 @@ from hsm_msl.backend.software import (
     SoftwareAesKey,
     SoftwareDhKey,
     SoftwareEcdhKey,
-    SoftwareVerifyingKey,
     SoftwareWrappingKey,
     software_mac_key,
 )
 from hsm_msl.backend.software.asymmetric import RSA_PADDINGS
-from hsm_msl.errors import BackendError, DataRejectedError, HsmMslError, KeyPolicyError, MechanismUnsupportedError
+from hsm_msl.crypto.public_key import PublicKey
+from hsm_msl.errors import (
+    BackendError,
+    ConfigurationError,
+    DataRejectedError,
+    HsmMslError,
+    KeyPolicyError,
+    MechanismUnsupportedError,
+)
 from hsm_msl.ports import MacAlgorithm, RsaPadding, SignatureScheme
 
 _HASHED = "hashed on the host"
@@ -245,7 +252,11 @@ def _generate(kind: str) -> Callable[[Token], _Way]:
 def _sign(scheme: SignatureScheme, curve: ec.EllipticCurve | None = None) -> Callable[[Token], _Way]:
     def run(token: Token) -> _Way:
         key, tried = _signer(token, curve)
-        if not SoftwareVerifyingKey(key.public_key).verify(_TEXT, key.sign(_TEXT, scheme), scheme):
+        try:
+            public = PublicKey(key.public_key)
+        except ConfigurationError as error:
+            raise WrongResultError(f"the public key: {error}") from None
+        if not public.verify(_TEXT, key.sign(_TEXT, scheme), scheme):
             raise WrongResultError("the signature does not verify")
         return _Way("; ".join(part for part in (_HASHED if curve else "", tried) if part))
 

@@ -6,7 +6,7 @@ Nothing here protects a key from whoever can read this process's memory; that is
 from __future__ import annotations
 
 from hsm_msl.backend.software.agreement import SoftwareDhKey, SoftwareEcdhKey, SoftwareEphemeralKeys
-from hsm_msl.backend.software.asymmetric import SoftwareDecryptionKey, SoftwareSigningKey, SoftwareVerifyingKey
+from hsm_msl.backend.software.asymmetric import SoftwareDecryptionKey, SoftwareSigningKey
 from hsm_msl.backend.software.symmetric import SoftwareAesKey, SoftwareHmacKey, software_mac_key
 from hsm_msl.backend.software.wrapping import SoftwareWrappingKey
 
@@ -18,7 +18,6 @@ __all__ = [
     "SoftwareEphemeralKeys",
     "SoftwareHmacKey",
     "SoftwareSigningKey",
-    "SoftwareVerifyingKey",
     "SoftwareWrappingKey",
     "software_mac_key",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_der_private_key,
-    load_der_public_key,
     load_pem_private_key,
 )
 
@@ -79,47 +78,6 @@ class SoftwareSigningKey(Secret):
         if isinstance(self._key, ec.EllipticCurvePrivateKey) and scheme in _EC_HASHES:
             return self._key.sign(data, ec.ECDSA(_EC_HASHES[scheme]))
         raise KeyPolicyError(f"this key cannot make {scheme.value} signatures")
-
-
-class SoftwareVerifyingKey:
-    """An RSA or EC public key.
-
-    Args:
-        spki: SubjectPublicKeyInfo DER.
-
-    Raises:
-        DataRejectedError: it is no such key.
-    """
-
-    __slots__ = ("_key", "_spki")
-
-    def __init__(self, spki: bytes) -> None:
-        try:
-            key = load_der_public_key(spki)
-        except (ValueError, UnsupportedAlgorithm):
-            raise DataRejectedError("not a public key") from None
-        if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-            raise DataRejectedError("not an RSA or EC public key")
-        self._key = key
-        self._spki = spki
-
-    @property
-    def public_key(self) -> bytes:
-        """The key, SubjectPublicKeyInfo DER."""
-        return self._spki
-
-    def verify(self, data: bytes, signature: bytes, scheme: SignatureScheme) -> bool:
-        """Tell whether the signature fits; a scheme of another kind of key never does."""
-        try:
-            if isinstance(self._key, rsa.RSAPublicKey) and scheme in _RSA_SIGNATURES:
-                self._key.verify(signature, data, _RSA_SIGNATURES[scheme], SHA256())
-                return True
-            if isinstance(self._key, ec.EllipticCurvePublicKey) and scheme in _EC_HASHES:
-                self._key.verify(signature, data, ec.ECDSA(_EC_HASHES[scheme]))
-                return True
-        except InvalidSignature:
-            return False
-        return False
 
 
 class SoftwareDecryptionKey(Secret):
