@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="dialog",
     help="Hold secure dialogs with other services; each side shifts its own session keys.",
+    epilog=(
+        "Example, while hsm-msl dialog serve orders.toml runs: D=$(hsm-msl dialog open orders.toml urn:demo:stock); "
+        "hsm-msl dialog send orders.toml $D order 'three chairs'; hsm-msl dialog receive orders.toml $D --wait 30"
+    ),
     no_args_is_help=True,
     # Its tracebacks print local variables, and those may be secrets.
     pretty_exceptions_enable=False,
@@ -70,9 +74,15 @@ def _open(
     lifetime: Annotated[int, typer.Option(min=1, help="Seconds until the dialog ends on both sides.")] = 86400,
     contract: Annotated[str, typer.Option(help="Name of the agreed contract.")] = "",
 ) -> None:
-    """Begin a dialog and print its id."""
+    """Begin a dialog and print its id. Nothing travels before the first message.
+
+    Example: hsm-msl dialog open orders.toml urn:demo:stock --lifetime 3600
+    """
     with _console(config) as console:
-        typer.echo(console.begin(remote, lifetime, contract))
+        identifier, bound = console.begin(remote, lifetime, contract)
+        typer.echo(identifier)
+    if not bound:
+        typer.echo(f"hsm-msl: no binding for {remote} is in force; messages wait until there is one", err=True)
 
 
 @app.command("send")
@@ -82,11 +92,14 @@ def _send(
     message_type: Annotated[str, typer.Argument(metavar="TYPE", help="What the message is.")],
     body: Annotated[str | None, typer.Argument(metavar="[BODY]", help="What to send; else standard input.")] = None,
 ) -> None:
-    """Put a message into the outbox; the serving process sends it."""
+    """Put a message into the outbox; the serving process sends it within a second.
+
+    Example: hsm-msl dialog send orders.toml 3f2a order 'three chairs', or with < FILE in place of the text
+    """
     data = sys.stdin.buffer.read() if body is None else body.encode()
     with _console(config) as console:
         number = console.send(dialog, message_type, data)
-        typer.echo(f"message {number}" if number else "waits for a binding")
+        typer.echo(f"message {number}" if number else "accepted; it waits, encrypted, for a binding")
 
 
 @app.command("receive")
@@ -96,7 +109,12 @@ def _receive(
     count: Annotated[int, typer.Option(min=1, help="Most messages to take.")] = 1,
     wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for them.")] = 0.0,
 ) -> None:
-    """Take messages out of the inbox and print them; exit code 1 when there was none."""
+    """Take messages out of the inbox and print them; exit code 1 when there was none.
+
+    Each is printed as dialog, number, type and content. Without DIALOG it takes from any dialog.
+
+    Example: hsm-msl dialog receive stock.toml --wait 30 --count 10
+    """
     from hsm_msl.dialog.names import Kind
 
     found = False
@@ -113,19 +131,28 @@ def _receive(
             sys.stdout.buffer.write(message.body + b"\n")
             sys.stdout.buffer.flush()
     if not found:
-        raise CommandError("no message")
+        raise CommandError("no message" + ("" if wait else "; --wait SECONDS waits for one"))
 
 
 @app.command("show")
 def _show(config: _Config, dialog: _AnyDialog = "") -> None:
-    """List the dialogs, or show one with every header of its keys."""
+    """List the dialogs, or show one with every header of its keys; contents and keys are never shown.
+
+    Example: hsm-msl dialog show orders.toml 3f2a
+    """
     with _console(config) as console:
-        _print(console.show(dialog))
+        lines = list(console.show(dialog))
+    if not lines:
+        typer.echo("no dialogs")
+    _print(lines)
 
 
 @app.command("shift")
 def _shift(config: _Config, dialog: _Dialog) -> None:
-    """Shift the key of what this side sends, without asking the other side."""
+    """Shift the key of what this side sends, without asking the other side.
+
+    The next message travels under the new key. Shifts of one side keep a distance of a second.
+    """
     with _console(config) as console:
         typer.echo(f"generation {console.shift(dialog)}")
 
@@ -137,9 +164,21 @@ def _end(
     code: Annotated[int | None, typer.Option("--error", min=0, help="End with this error code.")] = None,
     text: Annotated[str, typer.Option("--text", help="What to say about the error.")] = "",
 ) -> None:
-    """End this side's part of a dialog."""
+    """End this side's part of a dialog, after everything sent before; the other side has to end its own.
+
+    Example: hsm-msl dialog end stock.toml 3f2a --error 7 --text 'no chairs'
+    """
     with _console(config) as console:
         console.end(dialog, None if code is None else (code, text))
+    typer.echo("ended here; the dialog closes when the other side has ended it too")
+
+
+@app.command("fail")
+def _fail(config: _Config, dialog: _Dialog) -> None:
+    """Fail a dialog at once: keys and unsent messages are dropped, and the other side is told when it next sends."""
+    with _console(config) as console:
+        console.fail(dialog)
+    typer.echo("failed: operator")
 
 
 @app.command("bindings")
@@ -175,6 +214,7 @@ def _rotate(
     """Use a new key exchange key for new session keys."""
     with _console(config) as console:
         console.rotate(remote)
+    typer.echo(f"new session keys for {remote} travel under a new key exchange key")
 
 
 @app.command("verify-packet")

@@ -169,14 +169,14 @@ def _compose(
         [config.resolve(name) for name in revocation.responses],
         time.monotonic,
     )
-    engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes, evidence)
+    engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes or _sizes(config), evidence)
     return ComposedDialogs(
         engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing, threads, opened
     )
 
 
 def _prove(config: DialogConfiguration, local: LocalService) -> None:
-    suites = {suite for binding in config.document.bindings for suite in binding.suites}
+    suites = {suite for binding in read_bindings(config) for suite in binding.suites}
     try:
         prove_suites(local, suites)
         prove_residence(local, suites)
@@ -195,12 +195,18 @@ def _instance(store: SqlDialogStore, name: str) -> bytes:
         return value
 
 
-def put_bindings(config: DialogConfiguration, store: SqlDialogStore) -> None:
-    """Make the bindings in the store those of the configuration. Raises ConfigurationError, StoreError."""
-    local = config.document.service.name
+def read_bindings(config: DialogConfiguration) -> list[Binding]:
+    """Return the bindings of a configuration. Raises ConfigurationError for one that could never work."""
     wanted = [read_binding_section(config, section) for section in config.document.bindings]
     for binding in wanted:
         binding.validate()
+    return wanted
+
+
+def put_bindings(config: DialogConfiguration, store: SqlDialogStore) -> None:
+    """Make the bindings in the store those of the configuration. Raises ConfigurationError, StoreError."""
+    local = config.document.service.name
+    wanted = read_bindings(config)
     remotes = {binding.remote for binding in wanted}
     with store.transaction() as tx:
         for row in tx.bindings(local):
@@ -246,6 +252,7 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
         url=section.url,
         principal=section.principal,
         enabled=section.enabled,
+        not_after=None if section.not_after is None else section.not_after.timestamp(),
         split_keys=section.split_keys,
         allow_dual_use=section.allow_dual_use,
     )
@@ -311,6 +318,11 @@ def _opening_key(token: AnyToken, label: str, der: bytes) -> UnwrappingKey | Agr
 def _check_pair(label: str, public_key: bytes, der: bytes) -> None:
     if certificate_facts(der).public_key != public_key:
         raise ConfigurationError(f"the certificate for key {label!r} belongs to another key")
+
+
+def _sizes(config: DialogConfiguration) -> CacheSizes:
+    section = config.document.cache
+    return CacheSizes(section.keks, section.session_keys, section.failures, section.certificates)
 
 
 class _MixedRandom:

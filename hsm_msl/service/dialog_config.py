@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from hsm_msl.dialog.policy import Policy
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.audit_section import AuditSection
 from hsm_msl.service.key_sections import TokenSection, TokenSetSection
-from hsm_msl.service.sections import LogSection, ManagementSection, Name, Section
+from hsm_msl.service.sections import Count, LogSection, ManagementSection, Name, Section
 from hsm_msl.service.token_names import check_tokens, token_meant
 from hsm_msl.toml_document import read_document
 
@@ -109,8 +110,25 @@ class BindingSection(Section, frozen=True, kw_only=True):
     ack_mode: AckMode = "on_enqueue"
     principal: str = ""
     enabled: bool = True
+    not_after: datetime | None = None
     split_keys: bool = False
     allow_dual_use: bool = False
+
+
+class DialogCacheSection(Section, frozen=True, kw_only=True):
+    """``[cache]``: most entries a process remembers; 0 remembers nothing, which is slow and changes nothing else.
+
+    Attributes:
+        keks: key exchange keys, own ones and peers'.
+        session_keys: session keys, own ones and peers'.
+        failures: headers that failed a moment ago.
+        certificates: favourable judgements of certificates trusted by issuer.
+    """
+
+    keks: Count = 4096
+    session_keys: Count = 65536
+    failures: Count = 1024
+    certificates: Count = 1024
 
 
 class DialogKeysSection(Section, frozen=True, kw_only=True):
@@ -153,6 +171,7 @@ class DialogConfig(Section, frozen=True, kw_only=True):
     tokens: dict[str, TokenSection] = msgspec.field(default_factory=dict)
     token_sets: dict[str, TokenSetSection] = msgspec.field(default_factory=dict)
     bindings: tuple[BindingSection, ...] = ()
+    cache: DialogCacheSection = DialogCacheSection()
     session_keys: DialogKeysSection = DialogKeysSection()
     audit: AuditSection | None = None
     revocation: RevocationSection = RevocationSection()

@@ -10,7 +10,7 @@ from hsm_msl.dialog.session import Message, Outcome
 from hsm_msl.errors import UsageError
 from hsm_msl.ports.dialog_records import BindingRow, DialogTransaction, EndpointRecord
 from hsm_msl.service.dialog_compose import ComposedDialogs
-from hsm_msl.service.dialog_view import Lines, show_endpoint
+from hsm_msl.service.dialog_view import Lines, show_endpoint, state_text
 
 _LISTED = 1000
 _PAUSE = 0.2
@@ -32,13 +32,19 @@ class DialogConsole:
         """Return the dialog whose id starts with hexadecimal digits. Raises UsageError unless there is one."""
         found = [state for state in self._all(tx) if state.dialog.hex().startswith(prefix.lower())]
         if len(found) != 1:
-            raise UsageError(f"{len(found)} dialogs of {self._name} begin with {prefix!r}")
+            problem = "several dialogs" if found else "no dialog"
+            advice = "give more digits" if found else "hsm-msl dialog show CONFIG lists those there are"
+            raise UsageError(f"{problem} of {self._name} with an id that begins with {prefix!r}; {advice}")
         return found[0]
 
-    def begin(self, remote: str, lifetime: int, contract: str) -> str:
-        """Begin a dialog and return its id in hexadecimal. Raises UsageError, StoreError."""
+    def begin(self, remote: str, lifetime: int, contract: str) -> tuple[str, bool]:
+        """Begin a dialog; return its id in hexadecimal and whether a binding for the remote service is in force.
+
+        Raises UsageError, StoreError.
+        """
         with self._store.transaction() as tx:
-            return self._engine.begin(tx, remote, lifetime, contract).dialog.hex()
+            state = self._engine.begin(tx, remote, lifetime, contract)
+            return state.dialog.hex(), self._engine.context.binding(tx, remote, state.created_at) is not None
 
     def send(self, prefix: str, message_type: str, body: bytes) -> int:
         """Send a message and return its number. Raises as ``DialogEngine.send`` and ``find``."""
@@ -51,6 +57,12 @@ class DialogConsole:
         with self._store.transaction() as tx:
             state = self.find(tx, prefix)
             self._engine.end(tx, state.dialog, state.side, error)
+
+    def fail(self, prefix: str) -> None:
+        """Fail a dialog; the peer hears of it with its next packet. Raises as ``DialogEngine.fail`` and ``find``."""
+        with self._store.transaction() as tx:
+            state = self.find(tx, prefix)
+            self._engine.fail(tx, state.dialog, state.side, Outcome())
 
     def shift(self, prefix: str) -> int:
         """Shift the own session key and return its generation. Raises as ``DialogEngine.shift`` and ``find``."""
@@ -88,7 +100,11 @@ class DialogConsole:
                 return
             for state in self._all(tx):
                 where = "to" if state.side == 0 else "from"
-                yield state.dialog.hex(), f"{state.state:6} {where} {state.remote}"
+                waiting = state.next_in - 1 - state.taken
+                yield (
+                    state.dialog.hex(),
+                    (f"{state_text(state):24} {where} {state.remote}" + (f", {waiting} to take" if waiting else "")),
+                )
 
     def bindings(self) -> list[BindingRow]:
         """Return the bindings in force. Raises StoreError."""

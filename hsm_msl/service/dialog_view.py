@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from hsm_msl.dialog.headers import parse_dsk, parse_kek, parse_notice, parse_pair
-from hsm_msl.dialog.names import Cause, Kind, Reason, Side
+from hsm_msl.dialog.names import Cause, Kind, Reason, Side, State
 from hsm_msl.dialog.packet import Packet
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
 
@@ -58,12 +58,18 @@ def show_headers(pair: bytes | None, kek: bytes | None, dsk: bytes | None) -> Li
         yield "cause", Cause(header.cause).name.lower()
 
 
+def state_text(state: EndpointRecord) -> str:
+    """Return the state of one side in words."""
+    word = State(state.state).name.lower().replace("_", "-")
+    return word + (f" ({Reason(state.reason).text})" if state.reason else "")
+
+
 def show_endpoint(tx: DialogTransaction, state: EndpointRecord) -> Lines:
     """Yield where one side of a dialog stands, and the headers of its live keys. Raises StoreError."""
     yield "dialog", state.dialog.hex()
     yield "side", Side(state.side).name.lower()
     yield "with", state.remote
-    yield "state", state.state + (f" ({Reason(state.reason).text})" if state.reason else "")
+    yield "state", state_text(state)
     if state.contract:
         yield "contract", state.contract
     yield "expires", _time(state.expires_at)

@@ -43,7 +43,11 @@ def test_two_services_from_the_command_line(place: Place) -> None:
         place.run("end", stock, dialog, "--error", 7, "--text", "no chairs")
         assert "end-with-error 7: no chairs" in place.run("receive", orders, "--wait", 30)
         assert "end:" in place.run("receive", stock, "--wait", 30)
-        assert "no message" in place.run("receive", stock, code=1)
+        assert "no message; --wait SECONDS waits for one" in place.run("receive", stock, code=1)
+        assert "closed" in place.run("show", orders)
+        spare = place.run("open", orders, "urn:demo:stock").strip()
+        assert place.run("fail", orders, spare) == "failed: operator\n"
+        assert "dialog failed: operator" in place.run("receive", orders, spare)
         assert "good" in place.run("policy-check", orders)
         place.run("rotate", orders, "urn:demo:stock")
 
@@ -162,7 +166,7 @@ def test_session_keys_that_stay_in_the_token(place: Place) -> None:
 
 def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
     config = place.configure("orders", "stock")
-    assert "0 dialogs" in place.run("show", config, "ffffffff", code=1)
+    assert "no dialog of urn:demo:orders with an id that begins with" in place.run("show", config, "ffffffff", code=1)
     assert "cannot be read" in place.run("show", tmp_path / "none.toml", code=78)
     text = config.read_text()
     for old, new, words in (
@@ -180,6 +184,8 @@ def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
         ("suites = [2]", "suites = [2, 3]", "suite 3 cannot be used"),
         ("suites = [2]", "suites = [4]\nsplit_keys = true", "split_keys: suite 4"),
         ("count = 3", "count = 0", "a rate needs a count"),
+        ("suites = [2]", "suites = [2]\nnot_after = 1", "not_after"),
+        ("[store]", "[cache]\nkeks = -1\n\n[store]", "cache.keks"),
         ('signing = ["stock.signing.pem"]', 'signing = ["stock.toml"]', "no certificate"),
         ('signing = ["stock.signing.pem"]', "", "trusts nobody"),
         ('encryption = ["stock.kek.pem"]', "", "nothing to encrypt to"),
