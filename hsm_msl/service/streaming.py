@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Protocol
 
 from starlette.responses import PlainTextResponse
@@ -21,6 +24,7 @@ from hsm_msl.errors import BackendError, HsmMslError
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.streaming import BrokenReplyError, StreamApplication, serve
 from hsm_msl.service.asgi import MSL_MEDIA_TYPE
+from hsm_msl.service.request_trace import HEADER, Trace, request_id, say, working_on
 
 _LOG = logging.getLogger("hsm_msl.service")
 WHOLE_BYTES = 1 << 18
@@ -117,6 +121,13 @@ class StreamingMslApplication:
         await answer(scope, _again(begun, receive), send)
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trace = Trace(request_id(scope["headers"], os.urandom))
+        traced, started = _Traced(receive, send, trace), time.perf_counter_ns()
+        with working_on(trace):
+            await self._streamed(scope, traced.receive, traced.send)
+        say(trace, traced.outcome, traced.received, traced.sent, time.perf_counter_ns() - started)
+
+    async def _streamed(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         request = _Request(loop, receive, self._seconds, self._longest)
         started = False
@@ -137,7 +148,7 @@ class StreamingMslApplication:
 
         feeding = asyncio.create_task(request.feed())
         try:
-            await loop.run_in_executor(self._pool, run)
+            await loop.run_in_executor(self._pool, copy_context().run, run)
         except BrokenReplyError as error:
             # Leaving without the last body event makes the server cut the connection: the client sees a truncation.
             _LOG.error("a reply broke off: %s", error.__cause__)
@@ -174,6 +185,43 @@ class StreamingMslApplication:
                 self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+class _Traced:
+    """The two ends of an exchange: counts bytes, and puts the request's ID on the answer.
+
+    Args:
+        receive: gives the request's events.
+        send: takes the answer's.
+        trace: the request.
+
+    Attributes:
+        received: bytes of the request so far.
+        sent: bytes of the answer so far.
+        outcome: what became of it, where the engine does not say.
+    """
+
+    def __init__(self, receive: Receive, send: Send, trace: Trace) -> None:
+        self._receive = receive
+        self._send = send
+        self._id = (HEADER, trace.request_id.encode())
+        self.received = 0
+        self.sent = 0
+        self.outcome = "broken off"
+
+    async def receive(self) -> Message:
+        """Return the next event of the request."""
+        event = await self._receive()
+        self.received += len(event.get("body", b""))
+        return event
+
+    async def send(self, event: Message) -> None:
+        """Pass an event of the answer on."""
+        if event["type"] == "http.response.start":
+            event = {**event, "headers": [*event["headers"], self._id]}
+            self.outcome = {200: "ignored", 503: "unavailable"}.get(event["status"], "too large")
+        self.sent += len(event.get("body", b""))
+        await self._send(event)
 
 
 class _Request:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from hsm_msl.msl.conversation import Send
+from hsm_msl.service.http_client import HttpClient
 from management_fixture import SECTION, Management, unplugged
 from service_world import USER_EMAIL, RunningServer, ServiceWorld
 
@@ -88,6 +90,20 @@ def test_a_refusal_is_named_by_its_codes(logged: RunningServer) -> None:
     (line,) = caused_by(logged, answer.headers["x-request-id"])
     assert (line["outcome"], line["code"], line["response"]) == ("refused", "MSL_PARSE_ERROR", "FAIL")
     assert "entity" not in line
+
+
+def test_a_message_in_pieces_has_its_line_too(service_world: ServiceWorld, logged: RunningServer) -> None:
+    payload = os.urandom(1 << 20)  # so that it cannot be compressed
+    with closing(service_world.client()) as client, HttpClient(client.msl, logged.url) as http:
+        assert http.request(client.message(payload)).payload == payload
+    deadline = time.monotonic() + 30
+    while not (long := [line for line in lines(logged) if line.get("received", 0) > len(payload)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [line["outcome"] for line in long] == ["answered"]
+    assert len(bytes.fromhex(long[0]["request_id"])) == 8
+    assert long[0]["sent"] > len(payload)
+    assert long[0]["entity"]
 
 
 @pytest.mark.parametrize("given", ["0123456789abcdef", "edge-7.req_0001", "a" * 64])
