@@ -153,7 +153,8 @@ def test_send_to_no_url(service_world: ServiceWorld, url: str) -> None:
 
 
 def test_send_to_something_else(service_world: ServiceWorld, service: RunningServer) -> None:
-    config = service_world.server_config("small.toml", ("[users]", "[limits]\nrequest = 1024\nstreamed = 1024\n\n[users]"))
+    limits = "[limits]\nrequest = 1024\nstreamed = 1024\n\n[users]"
+    config = service_world.server_config("small.toml", ("[users]", limits))
     with service_world.serve(config) as server:
         done = service_world.run("send", "client.toml", server.url, "x" * 5000)
     one_line(done, UNAVAILABLE, "HTTP 413", "the request is larger than 1024 bytes")
