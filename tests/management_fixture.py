@@ -48,7 +48,8 @@ class Management:
         return sum(value for have, value in found if labels.items() <= have.items())
 
     def health(self, page: str) -> tuple[int, Any]:
-        """Return status and content of a health page."""
+        """Return status and content of a health page, once earlier reports are too old to be shown (``SECTION``)."""
+        time.sleep(0.15)
         answer = httpx.get(f"{self.url}health/{page}", timeout=30)
         return answer.status_code, json.loads(answer.text)
 
