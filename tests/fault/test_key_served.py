@@ -20,8 +20,10 @@ from token_fixture import Forge
 
 CLIENTS = 3
 LONGEST = 45.0
-"""Seconds from the end of a fault to a reply to every client, on a machine that does other things besides. The longest
-of all is a worker that is stopped while it starts: ``START_SECONDS``."""
+"""Seconds from the end of a fault to a reply to every client, on a machine that does other things besides.
+
+The longest of all is a worker that is stopped while it starts: ``START_SECONDS``.
+"""
 
 HERE = "[tokens.a]\nTOKEN-0\nPIN-0\n"
 IN_WORKERS = HERE + "workers = 2\ndeadline_seconds = 4\n"
