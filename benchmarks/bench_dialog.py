@@ -42,7 +42,7 @@ from hsm_msl.dialog.packet import Core, Ext, assemble, parse, tag_input
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.suites import SUITES
 from hsm_msl.ports.dialog_records import DialogStore
-from hsm_msl.service.dialog_accepting import Accepting
+from hsm_msl.service.dialog.accepting import Accepting
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database

@@ -13,7 +13,7 @@ import typer
 from hsm_msl.cli.failures import CommandError
 
 if TYPE_CHECKING:
-    from hsm_msl.service.dialog_console import DialogConsole
+    from hsm_msl.service.dialog.console import DialogConsole
 
 app = typer.Typer(
     name="dialog",
@@ -35,8 +35,8 @@ _AnyDialog = Annotated[str, typer.Argument(metavar="[DIALOG]", help="Id of a dia
 @contextlib.contextmanager
 def _console(config: Path) -> Iterator[DialogConsole]:
     """Open the service for one command."""
-    from hsm_msl.service.dialog_beside import open_dialogs
-    from hsm_msl.service.dialog_console import DialogConsole
+    from hsm_msl.service.dialog.beside import open_dialogs
+    from hsm_msl.service.dialog.console import DialogConsole
 
     composed = open_dialogs(config)
     try:
@@ -58,7 +58,7 @@ def _print(lines: Iterable[tuple[str, str]]) -> None:
 @app.command("serve")
 def _serve(config: _Config) -> None:
     """Receive and send packets over HTTP until interrupted."""
-    from hsm_msl.service.dialog_serving import serve
+    from hsm_msl.service.dialog.serving import serve
 
     def announce(url: str, name: str) -> None:
         typer.echo(f"hsm-msl: {name} is listening on {url}")
@@ -223,7 +223,7 @@ def _verify_packet(
 ) -> None:
     """Decode a packet strictly and show every header; no key is needed."""
     from hsm_msl.dialog.packet import parse
-    from hsm_msl.service.dialog_view import show_packet
+    from hsm_msl.service.dialog.view import show_packet
 
     try:
         data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()

@@ -11,8 +11,8 @@ from hsm_msl.cli.failures import CommandError
 from hsm_msl.service.compose.server import ComposedServer, compose_server, server_public_key
 from hsm_msl.service.config import read_server_config
 from hsm_msl.service.echo import echo
-from hsm_msl.service.log_lines import set_up_logging
 from hsm_msl.service.serving import serve as run
+from hsm_msl.service.watch.log_lines import set_up_logging
 
 
 def serve(path: Path, *, check_only: bool) -> None:

@@ -22,12 +22,12 @@ from hsm_msl.errors import BackendError
 from hsm_msl.msl.server import MslServer
 from hsm_msl.ports import RandomBytes
 from hsm_msl.service.fast_lane import FastLane
-from hsm_msl.service.health import Report, Status
-from hsm_msl.service.health_pages import Pulse
 from hsm_msl.service.load import Load
-from hsm_msl.service.management import ManagementListener
-from hsm_msl.service.message_counts import MessageCounts
-from hsm_msl.service.request_trace import HEADER, Trace, request_id, say, working_on
+from hsm_msl.service.watch.health import Report, Status
+from hsm_msl.service.watch.health_pages import Pulse
+from hsm_msl.service.watch.management import ManagementListener
+from hsm_msl.service.watch.message_counts import MessageCounts
+from hsm_msl.service.watch.request_trace import HEADER, Trace, request_id, say, working_on
 
 _LOG = logging.getLogger("hsm_msl.service")
 

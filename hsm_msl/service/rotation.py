@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from hsm_msl.backend.key_manifest import KeyManifest, PurposeVersions
 from hsm_msl.errors import HsmMslError
-from hsm_msl.service.audit_watch import Record, no_record
+from hsm_msl.service.watch.transitions import Record, no_record
 
 _LOG = logging.getLogger("hsm_msl.keys")
 

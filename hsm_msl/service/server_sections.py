@@ -36,7 +36,7 @@ class DialogIncludeSection(Section, frozen=True, kw_only=True):
     """``[dialog]``: secure dialogs on the same port, at ``/dialog``.
 
     Attributes:
-        configuration: the file that describes them (``service.dialog_config``). Its ``[server]`` says nothing about
+        configuration: the file that describes them (``service.dialog.config``). Its ``[server]`` says nothing about
             where to listen then, and without ``[tokens]`` its keys are in this file's tokens.
     """
 

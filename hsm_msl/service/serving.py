@@ -18,16 +18,16 @@ from hsm_msl.msl.streaming import StreamApplication
 from hsm_msl.service.asgi import MslApplication
 from hsm_msl.service.compose.server import ComposedServer, compose_server
 from hsm_msl.service.config import read_server_config
-from hsm_msl.service.dialog_beside import with_dialogs
-from hsm_msl.service.dialog_http import DialogApplication
+from hsm_msl.service.dialog.beside import with_dialogs
+from hsm_msl.service.dialog.http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.echo import echo, echo_stream
-from hsm_msl.service.health import Check
-from hsm_msl.service.health_pages import Health
-from hsm_msl.service.log_lines import set_up_logging
-from hsm_msl.service.management import ManagementListener, ManagementPages, open_management
 from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
+from hsm_msl.service.watch.health import Check
+from hsm_msl.service.watch.health_pages import Health
+from hsm_msl.service.watch.log_lines import set_up_logging
+from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
 
 _BACKLOG = 2048
 

@@ -24,7 +24,7 @@ from hsm_msl.errors import BackendError, HsmMslError
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.streaming import BrokenReplyError, StreamApplication, serve
 from hsm_msl.service.asgi import MSL_MEDIA_TYPE
-from hsm_msl.service.request_trace import HEADER, Trace, request_id, say, working_on
+from hsm_msl.service.watch.request_trace import HEADER, Trace, request_id, say, working_on
 
 _LOG = logging.getLogger("hsm_msl.service")
 WHOLE_BYTES = 1 << 18

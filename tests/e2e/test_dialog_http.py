@@ -23,9 +23,9 @@ from hsm_msl.dialog.names import MEDIA_TYPE, STREAM_MEDIA_TYPE, Kind
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.session import Message
 from hsm_msl.errors import LimitExceededError, TruncatedMessageError
-from hsm_msl.service.dialog_frames import MAX_PACKETS, frame, unframe
-from hsm_msl.service.dialog_http import DialogApplication, HttpTransport
-from hsm_msl.service.dialog_node import Dialog, DialogNode
+from hsm_msl.service.dialog.frames import MAX_PACKETS, frame, unframe
+from hsm_msl.service.dialog.http import DialogApplication, HttpTransport
+from hsm_msl.service.dialog.node import Dialog, DialogNode
 from hsm_msl.stores.dialog_sql import SqlDialogStore, SqlDialogTransaction
 from hsm_msl.stores.sql import Database
 

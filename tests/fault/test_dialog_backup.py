@@ -12,7 +12,7 @@ from hsm_msl.dialog.names import Side
 from hsm_msl.dialog.packet import parse
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.service.dialog_compose import FileMirror
+from hsm_msl.service.dialog.compose import FileMirror
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
 

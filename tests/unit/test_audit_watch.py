@@ -19,10 +19,10 @@ from hsm_msl.backend.software import SoftwareSigningKey
 from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.errors import BackendUnavailableError, ConfigurationError, PinRefusedError
 from hsm_msl.service.audit_section import AuditSection
-from hsm_msl.service.audit_watch import BreakerTransitions, RevocationChanges, SelfChecks, TokenTransitions
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.compose.audit import Journal, open_journal
-from hsm_msl.service.health import Check, WrongAnswerError
+from hsm_msl.service.watch.health import Check, WrongAnswerError
+from hsm_msl.service.watch.transitions import BreakerTransitions, RevocationChanges, SelfChecks, TokenTransitions
 
 UP = TokenStatus(True, 0, 0, {}, {}, Operations())
 AWAY = BackendUnavailableError("the token is away")

@@ -14,8 +14,8 @@ from dialog_world import START
 from hsm_msl.dialog.binding import Binding
 from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.service.dialog_compose import _sizes, read_binding_section, read_bindings, read_chain
-from hsm_msl.service.dialog_config import read_dialog_config
+from hsm_msl.service.dialog.compose import _sizes, read_binding_section, read_bindings, read_chain
+from hsm_msl.service.dialog.config import read_dialog_config
 
 SERVICE = """
 [service]

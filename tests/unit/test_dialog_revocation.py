@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from dialog_authority import Authority
 from dialog_keys import ec_key
 from dialog_world import START
-from hsm_msl.service.dialog_revocation import FileEvidence
+from hsm_msl.service.dialog.revocation import FileEvidence
 
 ROOT = Authority("root", START)
 

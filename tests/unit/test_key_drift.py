@@ -12,8 +12,8 @@ from hsm_msl.backend.key_manifest import KeyCheck
 from hsm_msl.backend.software import SoftwareAesKey, SoftwareWrappingKey, software_mac_key
 from hsm_msl.errors import BackendUnavailableError, KeyNotFoundError, MechanismUnsupportedError
 from hsm_msl.ports import MacAlgorithm
-from hsm_msl.service.drift_watch import DriftWatch
 from hsm_msl.service.key_drift import AnyKey, DriftRecord, drift
+from hsm_msl.service.watch.drift import DriftWatch
 from hsm_provision.check_values import check_value_of_secret
 from hsm_provision.profiles import read_profiles
 

@@ -15,7 +15,7 @@ from hsm_msl.audit.chain import AuditSigner
 from hsm_msl.audit.log import AuditLog
 from hsm_msl.audit.verification import checkpoint_fits, read_checkpoint, read_records, verify_log
 from hsm_msl.errors import BackendUnavailableError, ConfigurationError, KeyNotFoundError
-from hsm_msl.service.audit import LONGEST_BACKLOG, CheckpointRule, ServerAudit
+from hsm_msl.service.watch.audit import LONGEST_BACKLOG, CheckpointRule, ServerAudit
 
 NOW = "2026-01-01T00:00:00Z"
 FIRST, SECOND = signer("server.audit.signing.v1"), signer("server.audit.signing.v2")

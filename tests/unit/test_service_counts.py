@@ -14,9 +14,9 @@ from hsm_msl.errors import BackendUnavailableError, ErrorCode, MslError, StoreEr
 from hsm_msl.service.key_sections import KeysSection
 from hsm_msl.service.key_uses import uses_of
 from hsm_msl.service.load import Load
-from hsm_msl.service.message_counts import MessageCounts
-from hsm_msl.service.metric_sources import message_source, token_source, validity_source
-from hsm_msl.service.metrics import Metrics, Sample
+from hsm_msl.service.watch.message_counts import MessageCounts
+from hsm_msl.service.watch.metric_sources import message_source, token_source, validity_source
+from hsm_msl.service.watch.metrics import Metrics, Sample
 
 OWN_LABELS = KeysSection(label="{purpose}-{role}-{version}-{role}")
 NO_VERSION = KeysSection(label="plain/{role}")

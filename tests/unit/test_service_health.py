@@ -18,11 +18,11 @@ from hsm_msl.errors import (
     StoreError,
 )
 from hsm_msl.ports import MacAlgorithm
-from hsm_msl.service.health import Check, Examiner, Status
-from hsm_msl.service.health_checks import drift_checks, key_checks
-from hsm_msl.service.health_pages import Health, Pulse
 from hsm_msl.service.key_usage import KeyUsage, uncounted
 from hsm_msl.service.sections import ManagementSection
+from hsm_msl.service.watch.health import Check, Examiner, Status
+from hsm_msl.service.watch.health_checks import drift_checks, key_checks
+from hsm_msl.service.watch.health_pages import Health, Pulse
 
 
 class Time:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from hsm_msl.errors import BackendUnavailableError, ErrorCode, MslError
-from hsm_msl.service.event_log import EventLog, Naming, pseudonyms
-from hsm_msl.service.log_lines import JsonLines, RequestIds, TextLines
-from hsm_msl.service.request_trace import Trace, current, request_id, say, working_on
+from hsm_msl.service.watch.event_log import EventLog, Naming, pseudonyms
+from hsm_msl.service.watch.log_lines import JsonLines, RequestIds, TextLines
+from hsm_msl.service.watch.request_trace import Trace, current, request_id, say, working_on
 
 NASTY = "x\n2026-01-01 ERROR forged\x1b[31m" + "y" * 200
 

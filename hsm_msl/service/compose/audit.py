@@ -22,8 +22,8 @@ from hsm_msl.audit.log import AuditLog
 from hsm_msl.backend.any_token import AnyToken
 from hsm_msl.errors import ConfigurationError, HsmMslError, KeyNotFoundError, KeyPolicyError, PinRefusedError
 from hsm_msl.ports import Clock, SignatureScheme
-from hsm_msl.service.audit import CheckpointRule, ServerAudit
 from hsm_msl.service.audit_section import AuditSection
+from hsm_msl.service.watch.audit import CheckpointRule, ServerAudit
 
 _LOG = logging.getLogger("hsm_msl.audit")
 

@@ -33,7 +33,6 @@ from hsm_msl.errors import (
     MechanismUnsupportedError,
 )
 from hsm_msl.ports import MacAlgorithm, SigningKey, SymmetricKeys, VerifyingKey, WrappingKey
-from hsm_msl.service.audit_watch import Record, no_record
 from hsm_msl.service.compose.tokens import Tokens
 from hsm_msl.service.documents import AnyConfiguration
 from hsm_msl.service.key_drift import AnyKey, DriftRecord, Expected, drift
@@ -46,6 +45,7 @@ from hsm_msl.service.key_sections import (
     PublicKeySection,
 )
 from hsm_msl.service.key_uses import uses_of
+from hsm_msl.service.watch.transitions import Record, no_record
 
 _NO_KEY = "make or import it with hsm-provision apply"
 _MAX_KEY_FILE = 65536

@@ -13,7 +13,6 @@ from hsm_msl.backend.keyring import KeyVersion, PurposeView
 from hsm_msl.backend.manifest_memory import ManifestMemory
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock, SymmetricKeys
-from hsm_msl.service.audit_watch import Record, no_record
 from hsm_msl.service.compose.keys import KeySources, read_public_key
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.key_drift import AnyKey
@@ -21,6 +20,7 @@ from hsm_msl.service.key_sections import ManifestSection
 from hsm_msl.service.key_usage import KeyUsage, uncounted
 from hsm_msl.service.rotation import KeyRotation
 from hsm_msl.service.usage_reports import UsageReports
+from hsm_msl.service.watch.transitions import Record, no_record
 
 
 def key_manifest(config: Configuration[ServerConfig]) -> KeyManifest | None:

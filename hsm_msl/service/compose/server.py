@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -27,7 +27,6 @@ from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth.base import UserAuthSchemes
 from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_schemes
 from hsm_msl.ports import Clock, PresharedKeys, RandomBytes, SessionVault, TokenKeyRing
-from hsm_msl.service.audit_watch import BreakerTransitions, Record, RevocationChanges, SelfChecks, TokenTransitions
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.compose.audit import Journal, Occasion, open_journal
 from hsm_msl.service.compose.entities import SeveralKeys, known_entities, local_entity, trust_store
@@ -37,22 +36,20 @@ from hsm_msl.service.compose.preshared import preshared_keys
 from hsm_msl.service.compose.rings import Rings, key_manifest
 from hsm_msl.service.compose.state import ServerState, open_state, renewal_policy
 from hsm_msl.service.compose.users import user_services
+from hsm_msl.service.compose.watched import Watched
 from hsm_msl.service.documents import TOKEN_KEYS, Configuration, ServerConfig
-from hsm_msl.service.drift_watch import DriftWatch
-from hsm_msl.service.event_log import EventLog, Listeners
-from hsm_msl.service.health import Check
-from hsm_msl.service.health_checks import drift_checks, key_checks, store_check
-from hsm_msl.service.key_drift import AnyKey
 from hsm_msl.service.key_sections import EccIdentity, RsaIdentity, X509Identity
 from hsm_msl.service.load import Load
-from hsm_msl.service.message_counts import MessageCounts
-from hsm_msl.service.metric_sources import message_source, token_source, validity_source
-from hsm_msl.service.metrics import Metrics
-from hsm_msl.service.pin_flags import PinFlags
 from hsm_msl.service.ring_context import RingContext
 from hsm_msl.service.server_sections import RuleSection
 from hsm_msl.service.user_texts import user_texts
-from hsm_msl.stores.revocation_cache import CachedRevocations
+from hsm_msl.service.watch.event_log import EventLog, Listeners
+from hsm_msl.service.watch.health import Check
+from hsm_msl.service.watch.message_counts import MessageCounts
+from hsm_msl.service.watch.metrics import Metrics
+from hsm_msl.service.watch.transitions import (
+    Record,
+)
 
 _PROBE = b"is this key still there?"
 _IDENTITY_BYTES = 16
@@ -154,8 +151,9 @@ def compose_server(
             composition = _Composition(config, closing, clock, random, journal)
             context = composition.context()
             composition.rings.follow(closing, composition.forget_tokens)
-            composition.watch_drift(closing)
-            journal.begin(closing, composition.sources.token, composition.facts, composition.looks(journal.record))
+            watched = composition.watched(journal.record)
+            watched.follow_drift(closing)
+            journal.begin(closing, composition.sources.token, watched.facts, watched.looks())
         except HsmMslError as error:
             journal.refused(error)
             raise
@@ -177,9 +175,9 @@ def compose_server(
             composition.state,
             composition.load,
             counts,
-            composition.metrics(counts),
-            composition.deep,
-            composition.drift,
+            watched.metrics(counts),
+            watched.deep(),
+            watched.drift,
             journal,
             closing.pop_all(),
             composition.sources.token,
@@ -222,12 +220,10 @@ class _Composition:
         self.load = Load(document.token_policy.defer_above)
         manifest = key_manifest(config)
         self.manifest = manifest
-        self.expected = None if manifest is None else manifest.check
-        self.sources = KeySources(config, self.expected, journal.record)
+        self.sources = KeySources(config, None if manifest is None else manifest.check, journal.record)
         closing.callback(self.sources.close)
         self.rings = Rings(config, self.sources, manifest, clock, journal.record)
         self.breakers: dict[str, CircuitBreaker] = {}
-        self.self_checks = SelfChecks(journal.record)
         self.ring: TokenKeyRing = self.rings.view(TOKEN_KEYS)
         self.state = open_state(config, closing, clock, random)
         self.residency = Residency(document.session_keys.residency)
@@ -244,54 +240,20 @@ class _Composition:
         for cache in self.caches:
             cache.clear()
 
-    def metrics(self, counts: MessageCounts) -> Metrics:
-        """Return what this process exports."""
-        caches = dict(zip(("master", "user", "service"), self.caches, strict=True))
-        flags = PinFlags(self.sources.opened)
-        ends = validity_source(lambda: {} if self.manifest is None else self.manifest.ends())
-        messages = message_source(counts, self.load, caches)
-        return Metrics((token_source(self.sources.opened), messages, flags.samples, ends))
-
-    def deep(self) -> Iterator[Check]:
-        """Yield checks that use every key and the store."""
-        yield from self.self_checks.recorded(key_checks(self._keys))
-        yield store_check(self.state.renewals, self.local.entity.data.identity)
-
-    def drift(self) -> Iterable[Check]:
-        """Return checks that compare the keys with the key manifest."""
-        return () if self.expected is None else drift_checks(self._keys, self.expected)
-
-    def watch_drift(self, closing: ExitStack) -> None:
-        """Compare the keys with the manifest from time to time, until ``closing`` ends."""
-        section = self.config.document.key_manifest
-        if section is not None and self.expected is not None:
-            watch = DriftWatch(self._keys, self.expected, self.sources.drift, float(section.compare_every))
-            closing.callback(watch.close)
-            watch.start()
-
-    def _keys(self) -> Iterator[tuple[str, AnyKey]]:
-        yield from self.rings.keys()
-        yield from self.sources.lasting.items()
-
-    def facts(self) -> Mapping[str, str]:
-        """Return what the audit log says about the server that comes into service."""
-        manifest = self.rings.reading
-        read = {} if manifest is None else {"manifest": str(manifest.sequence), "manifest sha256": manifest.sha256}
-        opened = self.sources.opened()
-        tokens = {f"token {name}": token.status().identity or token.name for name, token in opened.items()}
-        return {"identity": self.local.entity.data.identity, **tokens, **read}
-
-    def looks(self, record: Record) -> Sequence[Callable[[], None]]:
-        """Return what the audit log looks at every second."""
-        revocations = self.state.revocations
-        looks = [TokenTransitions(self.sources.opened, record).look]
-        looks += [
-            BreakerTransitions(f"user service of {scheme}", breaker, record).look
-            for scheme, breaker in self.breakers.items()
-        ]
-        if isinstance(revocations, CachedRevocations):
-            looks.append(RevocationChanges(revocations.seen, record).look)
-        return looks
+    def watched(self, record: Record) -> Watched:
+        """Return what people see of the server, once ``context`` has opened all of it."""
+        return Watched(
+            sources=self.sources,
+            rings=self.rings,
+            manifest=self.manifest,
+            section=self.config.document.key_manifest,
+            state=self.state,
+            identity=self.local.entity.data.identity,
+            load=self.load,
+            caches=dict(zip(("master", "user", "service"), self.caches, strict=True)),
+            breakers=self.breakers,
+            record=record,
+        )
 
     def context(self) -> MslContext:
         """Return the finished context."""

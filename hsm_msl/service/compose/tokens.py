@@ -28,7 +28,7 @@ from hsm_msl.errors import (
     TokenAbsentError,
 )
 from hsm_msl.service.key_sections import TokenSection, TokenSetSection
-from hsm_msl.service.token_log import TokenLog
+from hsm_msl.service.watch.token_log import TokenLog
 from hsm_msl.toml_document import suggestion
 
 _LOG = logging.getLogger("hsm_msl.service")

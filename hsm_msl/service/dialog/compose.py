@@ -30,11 +30,11 @@ from hsm_msl.dialog.proving import prove_residence, prove_suites
 from hsm_msl.errors import ConfigurationError, HsmMslError
 from hsm_msl.ports import AgreementKey
 from hsm_msl.ports.dialog import UnwrappingKey
-from hsm_msl.service.audit_watch import TokenTransitions
 from hsm_msl.service.compose.audit import Occasion, open_journal
 from hsm_msl.service.compose.tokens import Tokens
-from hsm_msl.service.dialog_config import BindingSection, DialogConfiguration
-from hsm_msl.service.dialog_revocation import FileEvidence
+from hsm_msl.service.dialog.config import BindingSection, DialogConfiguration
+from hsm_msl.service.dialog.revocation import FileEvidence
+from hsm_msl.service.watch.transitions import TokenTransitions
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
 

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hsm_msl.dialog.cache import RateLimit
 from hsm_msl.dialog.names import MEDIA_TYPE, STREAM_MEDIA_TYPE
 from hsm_msl.errors import HsmMslError, LimitExceededError
-from hsm_msl.service.dialog_frames import MAX_BODY, frame, unframe
-from hsm_msl.service.dialog_node import DialogNode
+from hsm_msl.service.dialog.frames import MAX_BODY, frame, unframe
+from hsm_msl.service.dialog.node import DialogNode
 
 _LOG = logging.getLogger("hsm_msl.dialog")
 

@@ -12,11 +12,11 @@ from starlette.types import Receive, Scope, Send
 from hsm_msl.service.compose.keys import KeySources
 from hsm_msl.service.compose.server import ComposedServer
 from hsm_msl.service.config import read_server_config
-from hsm_msl.service.dialog_compose import ComposedDialogs, compose_dialogs
-from hsm_msl.service.dialog_config import read_dialog_config
-from hsm_msl.service.dialog_http import DialogApplication
-from hsm_msl.service.dialog_serving import node_of
-from hsm_msl.service.dialog_watch import dialog_source
+from hsm_msl.service.dialog.compose import ComposedDialogs, compose_dialogs
+from hsm_msl.service.dialog.config import read_dialog_config
+from hsm_msl.service.dialog.http import DialogApplication
+from hsm_msl.service.dialog.serving import node_of
+from hsm_msl.service.dialog.watch import dialog_source
 from hsm_msl.service.documents import Configuration, ServerConfig
 
 

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from hsm_msl.errors import BackendError, HsmMslError, MslError, StoreError
 from hsm_msl.msl.message.header import MessageHeader
 from hsm_msl.msl.server_exchange import ServerEvents
-from hsm_msl.service.request_trace import current
+from hsm_msl.service.watch.request_trace import current
 
 _LOG = logging.getLogger("hsm_msl.messages")
 _LONGEST_NAME: Final = 80

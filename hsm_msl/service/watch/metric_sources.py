@@ -9,8 +9,8 @@ from hsm_msl.backend.operations import OTHER, SESSION
 from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.msl.tokens.master_token import TokenCache
 from hsm_msl.service.load import Load
-from hsm_msl.service.message_counts import MessageCounts
-from hsm_msl.service.metrics import Sample, Source
+from hsm_msl.service.watch.message_counts import MessageCounts
+from hsm_msl.service.watch.metrics import Sample, Source
 
 _NO_USE = frozenset(("find", "read"))
 """Looking at a key is no use of it."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from hsm_msl.dialog.engine import DialogEngine
 from hsm_msl.dialog.names import ID_SIZE
 from hsm_msl.errors import StoreError
-from hsm_msl.service.health import Check, WrongAnswerError
-from hsm_msl.service.health_checks import key_checks
-from hsm_msl.service.health_pages import Health
 from hsm_msl.service.key_drift import AnyKey
-from hsm_msl.service.metrics import Sample, Source
 from hsm_msl.service.sections import ManagementSection
+from hsm_msl.service.watch.health import Check, WrongAnswerError
+from hsm_msl.service.watch.health_checks import key_checks
+from hsm_msl.service.watch.health_pages import Health
+from hsm_msl.service.watch.metrics import Sample, Source
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 
 _LOG = logging.getLogger("hsm_msl.dialog")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
-from hsm_msl.service.health import Check, Examiner
-from hsm_msl.service.metrics import Sample
+from hsm_msl.service.watch.health import Check, Examiner
+from hsm_msl.service.watch.metrics import Sample
 
 FLAGS: Final = tuple(
     f"{who}_pin_{what}" for who in ("user", "so") for what in ("count_low", "final_try", "locked", "to_be_changed")

@@ -13,16 +13,16 @@ from starlette.responses import Response
 
 from hsm_msl.dialog.proving import prove_suites
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.service.dialog_compose import ComposedDialogs, compose_dialogs
-from hsm_msl.service.dialog_config import DialogConfiguration, read_dialog_config
-from hsm_msl.service.dialog_http import PATH, DialogApplication, HttpTransport
-from hsm_msl.service.dialog_node import DialogNode
-from hsm_msl.service.dialog_watch import dialog_health, dialog_source
-from hsm_msl.service.log_lines import set_up_logging
-from hsm_msl.service.management import ManagementListener, ManagementPages, open_management
-from hsm_msl.service.metric_sources import token_source
-from hsm_msl.service.metrics import Metrics
-from hsm_msl.service.pin_flags import PinFlags
+from hsm_msl.service.dialog.compose import ComposedDialogs, compose_dialogs
+from hsm_msl.service.dialog.config import DialogConfiguration, read_dialog_config
+from hsm_msl.service.dialog.http import PATH, DialogApplication, HttpTransport
+from hsm_msl.service.dialog.node import DialogNode
+from hsm_msl.service.dialog.watch import dialog_health, dialog_source
+from hsm_msl.service.watch.log_lines import set_up_logging
+from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
+from hsm_msl.service.watch.metric_sources import token_source
+from hsm_msl.service.watch.metrics import Metrics
+from hsm_msl.service.watch.pin_flags import PinFlags
 
 
 def serve(path: Path, announce: Callable[[str, str], None]) -> None:

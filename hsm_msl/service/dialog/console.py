@@ -9,8 +9,8 @@ from hsm_msl.dialog.binding import read_binding
 from hsm_msl.dialog.session import Message, Outcome
 from hsm_msl.errors import UsageError
 from hsm_msl.ports.dialog_records import BindingRow, DialogTransaction, EndpointRecord
-from hsm_msl.service.dialog_compose import ComposedDialogs
-from hsm_msl.service.dialog_view import Lines, show_endpoint, state_text
+from hsm_msl.service.dialog.compose import ComposedDialogs
+from hsm_msl.service.dialog.view import Lines, show_endpoint, state_text
 
 _LISTED = 1000
 _PAUSE = 0.2

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from hsm_msl.service.request_trace import current
 from hsm_msl.service.sections import LogSection
+from hsm_msl.service.watch.request_trace import current
 
 _LEVELS: Final = {"hsm_msl": logging.INFO, "uvicorn": logging.WARNING}
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from starlette.responses import JSONResponse, Response
 
-from hsm_msl.service.health import Check, Examiner, Report, Status
-from hsm_msl.service.management import Page
-from hsm_msl.service.metrics import Sample
 from hsm_msl.service.sections import ManagementSection
+from hsm_msl.service.watch.health import Check, Examiner, Report, Status
+from hsm_msl.service.watch.management import Page
+from hsm_msl.service.watch.metrics import Sample
 
 _BEAT_SECONDS = 2.0
 

@@ -11,8 +11,8 @@ from hsm_msl.backend.key_manifest import KeyCheck
 from hsm_msl.crypto.public_key import PublicKey
 from hsm_msl.errors import MechanismUnsupportedError
 from hsm_msl.ports import AesKey, MacKey, RenewalState, RenewalStore, SignatureScheme, SigningKey, WrappingKey
-from hsm_msl.service.health import Check, WrongAnswerError
 from hsm_msl.service.key_drift import AnyKey, drift
+from hsm_msl.service.watch.health import Check, WrongAnswerError
 
 _BLOCK = 16
 _KEY = 32

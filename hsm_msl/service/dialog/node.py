@@ -20,7 +20,7 @@ from hsm_msl.dialog.session import Event, Message, Outcome, Outgoing
 from hsm_msl.errors import HsmMslError
 from hsm_msl.ports.dialog import IncarnationMirror
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
-from hsm_msl.service.dialog_accepting import Accepting
+from hsm_msl.service.dialog.accepting import Accepting
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 
 _LOG = logging.getLogger("hsm_msl.dialog")

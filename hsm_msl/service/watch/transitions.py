@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.errors import BackendUnavailableError, HsmMslError, PinRefusedError, StoreError
-from hsm_msl.service.health import Check
+from hsm_msl.service.watch.health import Check
 
 Record = Callable[[str, Mapping[str, str]], None]
 """Writes an event and its details to the audit log."""
