@@ -55,7 +55,7 @@ def _serve(
         bool, typer.Option("--check", help="Open tokens, keys and databases, then stop instead of serving.")
     ] = False,
 ) -> None:
-    """Answer MSL messages over HTTP with the echo application."""
+    """Answer MSL messages over HTTP with the application the configuration names, or an echo."""
     from hsm_msl.cli.serve import serve
 
     serve(config, check_only=check)

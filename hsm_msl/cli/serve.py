@@ -10,13 +10,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from hsm_msl.cli.failures import CommandError
 from hsm_msl.service.compose.server import ComposedServer, compose_server, server_public_key
 from hsm_msl.service.config import read_server_config
-from hsm_msl.service.echo import echo
+from hsm_msl.service.named_application import applications
 from hsm_msl.service.serving import serve as run
 from hsm_msl.service.watch.log_lines import set_up_logging
 
 
 def serve(path: Path, *, check_only: bool) -> None:
-    """Serve the echo application until interrupted.
+    """Serve the configuration's application, or the echo, until interrupted.
 
     Args:
         path: the configuration file.
@@ -29,7 +29,7 @@ def serve(path: Path, *, check_only: bool) -> None:
     config = read_server_config(path)
     set_up_logging(config.document.log)
     if check_only:
-        composed = compose_server(config, echo, occasion="check")
+        composed = compose_server(config, applications(config).whole, occasion="check")
         try:
             composed.check()
             _print_keys(composed)

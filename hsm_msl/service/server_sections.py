@@ -8,6 +8,8 @@ import msgspec
 
 from hsm_msl.service.sections import Count, Name, Seconds, Section
 
+FunctionName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+
 
 class ListenSection(Section, frozen=True, kw_only=True):
     """``[server]``: where and how the service listens.
@@ -21,6 +23,10 @@ class ListenSection(Section, frozen=True, kw_only=True):
             change of threads. Residency ``token`` switches it off, since each message then asks a token.
         health: path prefix of the health pages ``live`` and ``ready``, answered to GET only.
         grace: seconds that requests in progress may take when the service stops.
+        application: what answers messages, as ``module:function`` (``msl.application.Application``), found as Python
+            finds modules; the echo where it is left out.
+        stream: what answers messages too long to be held whole (``msl.streaming.StreamApplication``); an
+            application without it refuses them.
     """
 
     host: Name = "127.0.0.1"
@@ -30,6 +36,8 @@ class ListenSection(Section, frozen=True, kw_only=True):
     inline: bool = True
     health: Annotated[str, msgspec.Meta(pattern="^/[^?#]*[^/?#]$")] = "/health"
     grace: Seconds = 10
+    application: FunctionName | None = None
+    stream: FunctionName | None = None
 
 
 class DialogIncludeSection(Section, frozen=True, kw_only=True):

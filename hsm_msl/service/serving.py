@@ -21,7 +21,7 @@ from hsm_msl.service.config import read_server_config
 from hsm_msl.service.dialog.beside import with_dialogs
 from hsm_msl.service.dialog.http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
-from hsm_msl.service.echo import echo, echo_stream
+from hsm_msl.service.named_application import applications
 from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
 from hsm_msl.service.watch.health import Check
@@ -115,7 +115,8 @@ def worker_application(path: str) -> ASGIApp:
     """
     config = read_server_config(Path(path))
     set_up_logging(config.document.log)
-    return application(config, compose_server(config, echo), echo_stream)
+    named = applications(config)
+    return application(config, compose_server(config, named.whole), named.stream)
 
 
 def listen(config: Configuration[ServerConfig]) -> socket.socket:
@@ -158,11 +159,12 @@ def serve(config: Configuration[ServerConfig], announce: Callable[[str, Composed
         ConfigurationError, BackendError, StoreError: something the configuration names cannot be opened or used.
     """
     section = config.document.server
-    composed = compose_server(config, echo, occasion="serve" if section.workers == 1 else "check")
+    named = applications(config)
+    composed = compose_server(config, named.whole, occasion="serve" if section.workers == 1 else "check")
     try:
         composed.check()
         listener = listen(config)
-        app = application(config, composed, echo_stream)
+        app = application(config, composed, named.stream)
     except BaseException:
         composed.close()
         raise
