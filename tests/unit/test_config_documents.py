@@ -82,7 +82,7 @@ def test_lifetimes_down_to_a_second(write: Writer) -> None:
     ("old", "new", "message"),
     [
         ("", "[sever]\nport = 1", "sever: unknown key; did you mean 'server'? allowed here: audit, cache, "),
-        ("", "[server]\nprot = 1", "server.prot: unknown key; did you mean 'port'? allowed here: grace, "),
+        ("", "[server]\nprot = 1", "server.prot: unknown key; did you mean 'port'? allowed here: application, "),
         ('label = "token a"', 'lable = "x"', "tokens.\"a\".lable: unknown key; did you mean 'label'? allowed here: "),
         (
             "primary = 2",
