@@ -17,10 +17,11 @@ from sqlalchemy import Executable, bindparam, delete, or_, select
 
 from hsm_msl.errors import StoreError, UsageError
 from hsm_msl.ports import Revocations
+from hsm_msl.stores.limits import MAX_KEY_BYTES
 from hsm_msl.stores.rows import insert_or_replace
 from hsm_msl.stores.schema import SCHEME_RULE
 from hsm_msl.stores.sql import Database
-from hsm_msl.stores.text import MAX_KEY_BYTES, long_name
+from hsm_msl.stores.text import long_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ import hashlib
 from sqlalchemy import Dialect, String
 from sqlalchemy.types import TypeDecorator
 
-MAX_KEY_BYTES = 1024
-"""UTF-8 bytes stored as they are; PostgreSQL refuses index rows above 2704 bytes."""
+from hsm_msl.stores.limits import MAX_KEY_BYTES
 
 
 class AnyText(TypeDecorator[str]):

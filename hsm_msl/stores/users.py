@@ -10,11 +10,12 @@ from typing import Protocol
 from sqlalchemy import bindparam, delete, select, update
 
 from hsm_msl.errors import StoreError, UsageError
+from hsm_msl.stores.limits import MAX_KEY_BYTES
 from hsm_msl.stores.passwords import Passwords, RecentPasswords
 from hsm_msl.stores.rows import insert_missing
 from hsm_msl.stores.schema import USERS
 from hsm_msl.stores.sql import Database
-from hsm_msl.stores.text import MAX_KEY_BYTES, long_name
+from hsm_msl.stores.text import long_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.stores.text import MAX_KEY_BYTES
+from hsm_msl.stores.limits import MAX_KEY_BYTES
 from hsm_provision.jwk_import import secret_from_jwk
 from hsm_provision.key_material import derive_wrapping_key
 
