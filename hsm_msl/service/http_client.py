@@ -183,7 +183,8 @@ class AsyncHttpClient:
         resolved = asyncio.Event()
         step.ticket.subscribe(_on_loop(asyncio.get_running_loop(), resolved))
         try:
-            await asyncio.wait_for(resolved.wait(), self._timeout)
+            async with asyncio.timeout(self._timeout):
+                await resolved.wait()
         except TimeoutError:
             raise WaitTimeoutError(f"another exchange has been renewing for {self._timeout:g} s") from None
         return None

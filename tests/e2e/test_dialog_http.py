@@ -321,3 +321,20 @@ def test_frames() -> None:
     with pytest.raises(LimitExceededError):
         unframe(*frame(many))
     assert threading.active_count() >= 1
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_service_stops_though_work_arrives_at_that_moment(tmp_path: Path, turns: int) -> None:
+    """A cancellation that met the event its task waited for was lost, and the service never ended."""
+
+    async def run() -> None:
+        running = Running("a", f"sqlite:///{tmp_path / 'a.db'}")
+        async with running.serving() as node:
+            await asyncio.sleep(0.2)
+            node._outgoing.set()
+            node._timers.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await within(node.stop(), 10)
+
+    asyncio.run(run())

@@ -145,7 +145,8 @@ class DialogNode:
         """Wait until something was delivered, or for some seconds: another process may have received it."""
         async with self._incoming:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._incoming.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._incoming.wait()
 
     async def receive(self, packets: Sequence[bytes]) -> list[bytes]:
         """Take packets from the network and return what belongs back on the same way. Raises StoreError."""
@@ -198,6 +199,7 @@ class DialogNode:
         self._outgoing.set()
 
     async def _send_forever(self) -> None:
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
         while True:
             self._outgoing.clear()
             try:
@@ -208,7 +210,8 @@ class DialogNode:
             except HsmMslError as error:
                 _LOG.warning("nothing can be sent: %s", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._outgoing.wait(), TICK)
+                async with asyncio.timeout(TICK):
+                    await self._outgoing.wait()
 
     async def _tick_forever(self) -> None:
         elapsed = 0.0
@@ -223,7 +226,8 @@ class DialogNode:
                 _LOG.warning("timers wait: %s", error)
             started = time.monotonic()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._timers.wait(), TICK)
+                async with asyncio.timeout(TICK):
+                    await self._timers.wait()
             self._timers.clear()
             elapsed += time.monotonic() - started
 
