@@ -5,6 +5,8 @@ A file comes before the files that import it.
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 pytest_plugins = [
@@ -23,3 +25,6 @@ pytest_plugins = [
 # Machines are shared and slow at times; how long an example takes says nothing about whether it is right.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+# A shell starts its background jobs with SIGINT ignored, and the commands under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -42,6 +42,7 @@ print("steps", count)
 sys.exit(code)
 """
 STEPS = 32
+"""Every third, before and after in turn, is a part of each run of the tests; all of them belong to the long runs."""
 
 # What the operators do next, in one process: each command with its exit code and what it said last.
 AFTERWARDS = """
@@ -69,7 +70,9 @@ def test_the_steps_are_counted(bench: CeremonyBench) -> None:
     assert done.out.split()[-1] == str(STEPS)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS + 1))
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step % 3 == 1 else pytest.mark.soak) for step in range(1, STEPS + 1)]
+)
 def test_a_ceremony_killed_at_any_step_is_continued(bench: CeremonyBench, step: int) -> None:
     ceremony = bench.ceremony(*KEYS)
     killed = bench.script(KILLED, ceremony, str(step))
