@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _modules() -> Iterator[Module]:
     loaded = sys.modules.get("hsm_msl.backend.pkcs11.module")
     if loaded is not None:
-        yield from loaded._LOADED.values()
+        yield from getattr(loaded, "_LOADED", {}).values()  # none while a worker is still importing it
 
 
 def _log_out(module: Module) -> None:
