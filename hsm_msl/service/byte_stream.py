@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TypeVar
@@ -220,3 +221,22 @@ def transmit_to(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
     except OSError as error:
         raise StreamClosedError(f"the connection broke: {error.strerror or error}") from error
+
+
+def close_gently(connection: socket.socket, seconds: float) -> None:
+    """Close a connection without taking back what the other side has not read yet.
+
+    A socket closed with something unread in it, such as the end of a handshake's answer that nobody waits for, resets
+    the connection, and the other side loses what was still on its way (RFC 9112 section 9.6 has the same remedy).
+
+    Args:
+        connection: a connected socket.
+        seconds: how long the other side has to close its end.
+    """
+    end = time.monotonic() + seconds
+    with connection, suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        while (left := end - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(_READ_BYTES):
+                return

@@ -12,7 +12,7 @@ from hsm_msl.msl.conversation import Deliver, Message, Receive, Transmit
 from hsm_msl.msl.message_stream import Received
 from hsm_msl.msl.peer import PeerConnection, Steps
 from hsm_msl.msl.peer_message import PeerMessage
-from hsm_msl.service.byte_stream import Sending, StreamClosedError, receive_from, transmit_to
+from hsm_msl.service.byte_stream import Sending, StreamClosedError, close_gently, receive_from, transmit_to
 from hsm_msl.service.http_client import DEFAULT_TIMEOUT
 from hsm_msl.service.http_stream import wait_for
 
@@ -35,7 +35,8 @@ class PeerStream:
     Args:
         peer: the connection's engine.
         connection: a connected socket.
-        seconds: how long to wait for another connection's renewal, and for the peer to take what it refused.
+        seconds: how long to wait for another connection's renewal, for the peer to take what it refused, and for the
+            peer to close its end.
     """
 
     def __init__(self, peer: PeerConnection, connection: socket.socket, *, seconds: float = DEFAULT_TIMEOUT) -> None:
@@ -70,7 +71,7 @@ class PeerStream:
         reply = self._run(self._peer.stream(message), transmit, deliver)
         if sending and not sending.pop().finished():
             # The peer answered without reading on; what it still expects nobody knows.
-            self.close()
+            self._connection.close()
         return reply
 
     def send(self, message: Message) -> None:
@@ -105,8 +106,8 @@ class PeerStream:
                 taken += 1
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close the connection once the peer has read what was sent, or after the time this stream waits."""
+        close_gently(self._connection, self._seconds)
 
     def _answer(self, message: Received, application: PeerApplication) -> None:
         try:
@@ -145,7 +146,7 @@ class PeerStream:
                 try:
                     answer = self._perform(step, transmit or self._transmit, deliver)
                 except BaseException:
-                    self.close()
+                    self._connection.close()
                     raise
         except StopIteration as done:
             result: _T = done.value
