@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -80,10 +81,10 @@ class HttpStreamClient:
         return self._drive(self._client.stream(message), deliver)
 
     def send(self, message: Message) -> Sent:
-        """Send a message and read no reply: that the server refused it nobody will know.
+        """Send a message and pass over its reply: that the server refused it nobody will know.
 
         Returns:
-            What was sent, once the server has taken it.
+            What was sent, once the server has answered to the end, or for as long as the timeout.
 
         Raises:
             TransportError: the message could not be delivered.
@@ -91,12 +92,15 @@ class HttpStreamClient:
             ErrorResponseError, MslError, TruncatedMessageError: as ``MslClient.send_stream``.
             BackendError, StoreError: likewise.
         """
-        return self._drive(self._client.send_stream(message), ignore)
+        # Closing in the middle of the answer resets the connection, and the server loses what it has not read yet.
+        return self._drive(self._client.send_stream(message), ignore, then=self._pass_over)
 
     def _drive(
         self,
         conversation: Generator[Transmit | Receive | Deliver | Wait, bytes | None, _T],
         deliver: Callable[[bytes], None],
+        *,
+        then: Callable[[Iterator[bytes]], None] | None = None,
     ) -> _T:
         with ExitStack() as opened:
             pieces: Iterator[bytes] = iter(())
@@ -116,9 +120,16 @@ class HttpStreamClient:
                     step = conversation.send(answer)
             except StopIteration as done:
                 outcome: _T = done.value
+                if then is not None:
+                    then(pieces)
                 return outcome
             finally:
                 conversation.close()
+
+    def _pass_over(self, pieces: Iterator[bytes]) -> None:
+        end = time.monotonic() + self._timeout
+        while self._next(pieces) and time.monotonic() < end:
+            pass
 
     def _post(self, opened: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
         try:

@@ -297,6 +297,23 @@ def test_send_over_http(world: World, scheme: str) -> None:
 
 
 @SCHEMES
+def test_send_waits_for_a_server_that_answers_before_it_has_read(world: World, scheme: str) -> None:
+    lengths: list[int] = []
+
+    def early(request: Request, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        yield from source(MEBI)
+        time.sleep(0.2)
+        lengths.append(sum(map(len, pieces)))
+
+    with (
+        http_server(world.server(), early) as url,
+        HttpStreamClient(world.client(scheme).engine, url) as client,
+    ):
+        client.send(Message(lambda: source(3 * MEBI)))
+        assert lengths == [3 * MEBI]
+
+
+@SCHEMES
 def test_send_over_a_plain_connection(world: World, scheme: str) -> None:
     heard = Heard()
     with socket_server(world.server(), heard) as address:
