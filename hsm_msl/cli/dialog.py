@@ -35,8 +35,8 @@ _AnyDialog = Annotated[str, typer.Argument(metavar="[DIALOG]", help="Id of a dia
 @contextlib.contextmanager
 def _console(config: Path) -> Iterator[DialogConsole]:
     """Open the service for one command."""
-    from hsm_msl.service.dialog.beside import open_dialogs
     from hsm_msl.service.dialog.console import DialogConsole
+    from hsm_msl.service.dialog.opening import open_dialogs
 
     composed = open_dialogs(config)
     try:
