@@ -3,7 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-JOBS ?= 2
+# More than the cores of a small machine: much of what runs waits for processes, fsync and timers.
+JOBS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.deps-stamp
 
@@ -34,7 +35,7 @@ dialog: setup system ## two services in a dialog: shifts on both sides, a restar
 	@softhsm/with-softhsm.sh softhsm/demo-dialog/run.sh
 
 test: setup system check ## everything a change must pass
-	$(BIN)/pytest -n $(JOBS) -m 'not soak'
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m 'not soak'
 
 check: setup ## linters, types and import contracts only
 	$(BIN)/ruff check .
@@ -43,7 +44,7 @@ check: setup ## linters, types and import contracts only
 	$(BIN)/lint-imports
 
 unit: setup ## the tests that need no token, in seconds
-	$(BIN)/pytest -n $(JOBS) tests/unit tests/property tests/vectors
+	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/unit tests/property tests/vectors
 
 soak: setup system ## the long runs: minutes of load on a real server and token
 	$(BIN)/pytest -m soak
