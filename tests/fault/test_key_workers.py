@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from pkcs11 import Attribute
 
+from hsm_msl.backend.pkcs11.recovery import Stage
 from hsm_msl.backend.pkcs11.token import open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
 from hsm_msl.backend.workers import WorkerSpec, WorkerToken, open_worker_token
@@ -93,6 +94,50 @@ def test_a_dead_worker_costs_nobody_an_error(token: WorkerToken, kek_label: str)
         assert key.unwrap(key.wrap(bytes(16))) == bytes(16)
         assert session_key.encrypt_ecb(bytes(16)) == before
         wait_until(lambda: token.pool.size == 2)
+
+
+class Heard:
+    """Keeps what it hears of a token (``RecoveryObserver``)."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def about(self, label: str) -> Heard:
+        self.said.append(label)
+        return self
+
+    def recovered(self, stage: Stage) -> None:
+        raise AssertionError("workers have no stages")
+
+    def out_of_service(self, reason: str) -> None:
+        self.said.append(reason)
+
+    def in_service(self) -> None:
+        self.said.append("in service")
+
+
+def test_an_outage_of_the_last_worker_is_told_with_its_reason(
+    forge: Forge, fresh_token: TestToken, kek_label: str
+) -> None:
+    heard = Heard()
+    token = open_worker_token(fresh_token.worker_spec(forge), count=1, deadline_seconds=1, observer=heard.about)
+    key = token.wrapping_key(kek_label)
+    assert token.pin_flags() == frozenset()
+    assert fresh_token.label in token.status().identity
+    away = fresh_token.directory.parent.parent / f"{fresh_token.label}.away"
+    fresh_token.directory.rename(away)
+    os.kill(pids(token)[0], signal.SIGKILL)
+    with pytest.raises(BackendUnavailableError):
+        key.wrap(bytes(16))
+    assert heard.said == [fresh_token.label, "the token's worker ended"]
+    wait_until(lambda: "no token" in str(token.status().reason))
+    assert (token.status().up, token.status().outages, token.status().returns) == (False, 1, 0)
+    away.rename(fresh_token.directory)
+    wait_until(lambda: token.status().up)
+    assert works(key)
+    assert token.status().reason is None
+    assert heard.said[2:] == ["in service"]
+    token.close()
 
 
 def test_what_a_worker_made_is_gone_with_it(token: WorkerToken, kek_label: str) -> None:

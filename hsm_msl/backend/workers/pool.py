@@ -17,6 +17,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 
 from hsm_msl.backend.operations import OTHER, SESSION, Operations, Use
+from hsm_msl.backend.pkcs11.recovery import NullObserver, RecoveryObserver
 from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.backend.workers.process import Worker
 from hsm_msl.backend.workers.protocol import (
@@ -63,6 +64,7 @@ class WorkerPool:
         count: how many.
         deadline_seconds: how long a call may take, waiting included.
         operations: counts the calls.
+        observer: returns, for the token's label, what hears when the last worker is lost and when there is one again.
         monotonic: seconds that never run backwards.
 
     Raises:
@@ -77,6 +79,7 @@ class WorkerPool:
         count: int = 2,
         deadline_seconds: float = 5.0,
         operations: Operations | None = None,
+        observer: Callable[[str], RecoveryObserver] = lambda _label: NullObserver(),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
@@ -90,6 +93,7 @@ class WorkerPool:
         self._worn: Worker | None = None  # the one whose successor is being started
         self._missing = 0
         self._failure: BackendError | None = None
+        self._reason: BackendError | None = None
         self._forgotten: deque[Made] = deque()
         self._closed = False
         self._waiting = 0
@@ -98,7 +102,8 @@ class WorkerPool:
         self._operations = Operations() if operations is None else operations
         self.replaced = 0
         first = self._start()
-        self.label = first.label
+        self.label, self._identity = first.label, first.identity
+        self._observer = observer(first.label)
         self._alive[first.number] = first
         self._idle.append(first)
         for _ in range(count - 1):
@@ -142,6 +147,8 @@ class WorkerPool:
                 reconnects={"new worker": self.replaced},
                 sessions={"busy": alive - idle, "idle": idle, "waiting": self._waiting},
                 operations=self._operations,
+                reason=None if alive else self._failure or self._reason,
+                identity=self._identity,
             )
 
     def run(self, call: Call, operation: Callable[..., object] = _call, use: Use = OTHER) -> tuple[Value, int]:
@@ -179,13 +186,14 @@ class WorkerPool:
                 self._tidy(worker, deadline)
                 answer = worker.call(call, deadline)
             except TimeoutError:
-                self._lose(worker)
-                raise BackendUnavailableError(f"the token gave no answer in {self._deadline:.1f} s") from None
+                stuck = BackendUnavailableError(f"the token gave no answer in {self._deadline:.1f} s")
+                self._lose(worker, stuck)
+                raise stuck from None
             except (EOFError, OSError):
-                self._lose(worker)
+                self._lose(worker, BackendUnavailableError("the token's worker ended"))
                 continue  # calls may repeat; what was made in this worker is refused by the next round
             except BaseException:  # an interrupt: the answer to this call must not meet the next one
-                self._lose(worker)
+                self._lose(worker, BackendUnavailableError("a call was interrupted"))
                 raise
             worker.worn |= answer.worn
             if call.verb in MAKES and isinstance(answer.value, int):
@@ -276,16 +284,20 @@ class WorkerPool:
         for worker in done:
             worker.stop()
 
-    def _lose(self, worker: Worker) -> None:
+    def _lose(self, worker: Worker, reason: BackendError) -> None:
         with self._changed:
             known = self._alive.pop(worker.number, None)
             expected = worker.leaves_at is not None or worker is self._worn  # its successor is here or on its way
             if worker is self._worn:
                 self._worn = None
-            if known is not None and not self._alive and not self._closed:
+            outage = known is not None and not self._alive and not self._closed
+            if outage:
                 self._outages += 1
+                self._reason = reason
             self._changed.notify_all()
             closed = self._closed
+        if outage:
+            self._observer.out_of_service(str(reason))
         worker.kill()
         if known is not None and not closed:
             self.replaced += 1
@@ -337,14 +349,17 @@ class WorkerPool:
             self._failure = None
             self._missing -= 1
             more = self._missing > 0 and not self._closed
+            back = not self._closed and not self._alive and self._returns < self._outages
             if not self._closed:
-                self._returns += not self._alive and self._returns < self._outages
+                self._returns += back
                 self._alive[worker.number] = worker
                 self._idle.append(worker)
                 self._relieve()
                 self._changed.notify_all()
         if self._closed:
             worker.stop()
+        if back:
+            self._observer.in_service()
         self._dismiss()
         return more
 

@@ -24,6 +24,10 @@ class Worker:
     Args:
         hello: its number, which tells its session keys from those of others, and what it opens.
 
+    Attributes:
+        label: the token's label.
+        identity: label and serial number.
+
     Raises:
         BackendConfigurationError: it says that a person must act.
         BackendUnavailableError: it does not start.
@@ -52,13 +56,17 @@ class Worker:
         ours.settimeout(START_SECONDS)
         try:
             send(ours, hello)
-            self.label = str(result_of(_ANSWERS.decode(receive(ours))))
+            opened = result_of(_ANSWERS.decode(receive(ours)))
         except (EOFError, OSError):
             self.kill()
             raise BackendUnavailableError("a token worker ended while it started") from None
         except BackendError:
             self.kill()
             raise
+        if not isinstance(opened, list):
+            self.kill()
+            raise BackendUnavailableError("a token worker does not say what it opened")
+        self.label, self.identity = map(str, opened)
 
     def call(self, call: Call, deadline: float) -> Answer:
         """Send a call and wait for its answer.

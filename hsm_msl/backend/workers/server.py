@@ -92,6 +92,7 @@ VERBS = frozenset(
         "public_value",
         "random",
         "mechanisms",
+        "pin_flags",
         "generate_aes",
         "generate_mac",
         "generate_exchange",
@@ -160,6 +161,8 @@ class TokenServer:
                 return token.random(*arguments)
             case "mechanisms":
                 return sorted(token.mechanisms())
+            case "pin_flags":
+                return sorted(token.pin_flags())
             case "generate_aes":
                 return self._keep(token.generate_aes(*arguments))
             case "generate_mac":
@@ -238,7 +241,7 @@ def _serve(channel: socket.socket) -> None:
         send(channel, refusal(error))
         return
     server = TokenServer(token, hello.number)
-    send(channel, Answer(token.name))
+    send(channel, Answer([token.name, token.connection.identity]))
     calls = msgspec.msgpack.Decoder(Call)
     while True:
         send(channel, server.answer(calls.decode(receive(channel))))

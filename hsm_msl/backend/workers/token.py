@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hsm_msl.backend.operations import OTHER, SESSION, Operations
+from hsm_msl.backend.pkcs11.recovery import NullObserver, RecoveryObserver
 from hsm_msl.backend.token_status import TokenStatus
 from hsm_msl.backend.workers.keys import (
     Remote,
@@ -31,7 +33,12 @@ R = TypeVar("R", bound=Remote)
 
 
 def open_worker_token(
-    spec: WorkerSpec, *, count: int = 2, deadline_seconds: float = 5.0, operations: Operations | None = None
+    spec: WorkerSpec,
+    *,
+    count: int = 2,
+    deadline_seconds: float = 5.0,
+    operations: Operations | None = None,
+    observer: Callable[[str], RecoveryObserver] = lambda _label: NullObserver(),
 ) -> WorkerToken:
     """Start workers and return the token they hold.
 
@@ -40,12 +47,13 @@ def open_worker_token(
         count: how many workers.
         deadline_seconds: how long a call may take, waiting included.
         operations: counts the calls.
+        observer: returns, for the token's label, what hears of outages.
 
     Raises:
         BackendConfigurationError: no such token, or its PIN is missing, refused or not to be tried.
         BackendUnavailableError: the token gives no answer.
     """
-    pool = WorkerPool(spec, count=count, deadline_seconds=deadline_seconds, operations=operations)
+    pool = WorkerPool(spec, count=count, deadline_seconds=deadline_seconds, operations=operations, observer=observer)
     return WorkerToken(pool, pool.label)
 
 
@@ -142,10 +150,11 @@ class WorkerToken:
 
     def mechanisms(self) -> frozenset[str]:
         """Return the names of what the token does right."""
-        value = self._ask("mechanisms")
-        if not isinstance(value, list):
-            raise BackendError("a token worker answered mechanisms with something else")
-        return frozenset(map(str, value))
+        return self._names("mechanisms")
+
+    def pin_flags(self) -> frozenset[str]:
+        """Return the names of the token's flags about PINs that are set now."""
+        return self._names("pin_flags")
 
     def status(self) -> TokenStatus:
         """Return how the token is, without asking it."""
@@ -172,6 +181,12 @@ class WorkerToken:
     def _ask(self, verb: str, *arguments: Value) -> Value:
         value, _ = self.pool.run(Call(TokenItself(), verb, list(arguments)), getattr(WorkerToken, verb), OTHER)
         return value
+
+    def _names(self, verb: str) -> frozenset[str]:
+        value = self._ask(verb)
+        if not isinstance(value, list):
+            raise BackendError(f"a token worker answered {verb} with something else")
+        return frozenset(map(str, value))
 
     def __repr__(self) -> str:
         return f"WorkerToken({self.name!r})"

@@ -201,6 +201,7 @@ class Plan:
             count=section.workers,
             deadline_seconds=section.deadline_seconds or DEADLINE_SECONDS,
             operations=operations,
+            observer=TokenLog,
         )
 
 
