@@ -1,7 +1,8 @@
 """Messages per second over HTTP: the whole service on loopback, its CPU time per message, with and without threads.
 
 The figure of merit is the CPU time of the server process per message; the rate also depends on what else the machine
-does, and on the driver, which takes a core of its own. ``--json FILE`` also writes the figures for machines.
+does, and on the driver, which takes a core of its own. The server writes its log to a file, as a service does.
+``--json FILE`` also writes the figures for machines.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ from hsm_msl.service.http_client import HttpClient
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"1 KiB": 1024, "64 KiB": 65536}
-CASES = {"on the event loop": "inline = true", "in threads": "inline = false"}
+CASES = {
+    "on the event loop": ("inline = true", ""),
+    "on the event loop, quiet log": ("inline = true", "\n[log]\nmessages = false\n"),
+    "in threads": ("inline = false", ""),
+}
+"""Lines of ``[server]`` and further sections of the configuration."""
+
 CONNECTIONS = 8
 SECONDS = 3.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -60,19 +67,22 @@ def prepare(directory: Path) -> None:
 
 
 @contextmanager
-def serving(directory: Path, settings: str) -> Iterator[tuple[str, int]]:
+def serving(directory: Path, settings: str, sections: str) -> Iterator[tuple[str, int]]:
     """Run a server and yield its URL and process ID."""
     config = directory / "bench.toml"
     text = (directory / "server.toml").read_text()
-    config.write_text(text.replace("port = 0", f"port = 0\n{settings}"))
+    config.write_text(text.replace("port = 0", f"port = 0\n{settings}") + sections)
     command = [sys.executable, "-m", "hsm_msl.cli", "serve", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        (directory / "server.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
         assert process.stdout is not None
         try:
             line = ""
             while "listening on" not in line:
                 line = process.stdout.readline()
-                assert line, "the server did not start"
+                assert line, (directory / "server.log").read_text()
             yield line.split()[-1], process.pid
         finally:
             process.send_signal(signal.SIGTERM)
@@ -118,9 +128,9 @@ async def hammer(url: str, body: bytes, seconds: float) -> int:
     return sum(await asyncio.gather(*(work() for _ in range(CONNECTIONS))))
 
 
-def measure(directory: Path, settings: str, size: int) -> dict[str, float]:
+def measure(directory: Path, settings: str, sections: str, size: int) -> dict[str, float]:
     """Return messages per second and server CPU microseconds per message."""
-    with serving(directory, settings) as (url, pid):
+    with serving(directory, settings, sections) as (url, pid):
         body = steady_request(directory, url, size)
         asyncio.run(hammer(url, body, 0.5))
         before, start = cpu_seconds(pid), time.monotonic()
@@ -141,9 +151,9 @@ def main() -> None:
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-http.") as name:
         prepare(Path(name))
-        for case, settings in CASES.items():
+        for case, (settings, sections) in CASES.items():
             for label, size in SIZES.items():
-                figures[f"{case}, {label}"] = measure(Path(name), settings, size)
+                figures[f"{case}, {label}"] = measure(Path(name), settings, sections, size)
     table = Table(title="The whole service over HTTP, steady state, one process")
     table.add_column("case")
     for column in next(iter(figures.values())):

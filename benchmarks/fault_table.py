@@ -27,6 +27,7 @@ import pkcs11
 from bench_backend import HERE, LABEL, opened, prepare
 
 from hsm_msl.backend.pkcs11.binding import handle_of
+from hsm_msl.backend.pkcs11.recovery import CALM_SECONDS
 from hsm_msl.backend.pkcs11.token import Token
 from hsm_msl.backend.workers import WorkerSpec, WorkerToken, open_worker_token
 from hsm_msl.errors import BackendUnavailableError, HsmMslError
@@ -155,7 +156,8 @@ WORKER_FAULTS: dict[str, Callable[[WorkerToken], Callable[[], None]]] = {
 
 
 def run(token: Token | WorkerToken, inject: Callable[..., Callable[[], None]]) -> Outcome:
-    """Inject one fault and use every key until all answer again."""
+    """Inject one fault on a calm token and use every key until all answer again."""
+    time.sleep(CALM_SECONDS + 0.1)  # after less, the breaker begins with a longer pause: the token flaps
     calls = uses(token)
     for call in calls:
         call()
