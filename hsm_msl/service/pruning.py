@@ -6,12 +6,12 @@ Every server does it, each at moments of its own, and passes over rows another h
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 from hsm_msl.errors import HsmMslError
 from hsm_msl.ports import Clock, RandomBytes
+from hsm_msl.service.repeated import Repeated
 
 _LOG = logging.getLogger("hsm_msl.service")
 
@@ -29,8 +29,8 @@ class Prunable(Protocol):
         """Drop up to ``limit`` states that had to be kept until before a time; return how many."""
 
 
-class Pruning:
-    """Prunes stores from time to time, in a thread of its own.
+class Pruning(Repeated):
+    """Prunes stores from time to time.
 
     Args:
         stores: what to prune.
@@ -43,23 +43,21 @@ class Pruning:
     def __init__(
         self, stores: Sequence[Prunable], kept: int, every: float, *, clock: Clock, random: RandomBytes
     ) -> None:
+        super().__init__("store pruning", every)
         self._stores = stores
         self._kept = kept
-        self._every = every
         self._clock = clock
         self._random = random
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="store pruning", daemon=True)
+        self._began = False
 
-    def start(self) -> None:
-        """Begin; the first round comes after a random part of the interval."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop, after the statement in progress."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+    def look(self) -> None:
+        """Go one round; nothing depends on it now, so the next makes up for one that fails."""
+        try:
+            dropped = self.round()
+            if dropped:
+                _LOG.info("dropped %d states of master tokens that are renewed no more", dropped)
+        except HsmMslError as error:
+            _LOG.warning("old states not dropped: %s", error)
 
     def round(self) -> int:
         """Drop what need not be kept, batch by batch; return how much. Raises StoreError."""
@@ -73,17 +71,8 @@ class Pruning:
                     break
         return dropped
 
-    def _run(self) -> None:
-        pause = self._every * self._fraction()
-        while not self._stop.wait(pause):
-            try:
-                dropped = self.round()
-                if dropped:
-                    _LOG.info("dropped %d states of master tokens that are renewed no more", dropped)
-            except HsmMslError as error:
-                # Nothing depends on it now; the next round makes up for it.
-                _LOG.warning("old states not dropped: %s", error)
-            pause = self._every * (0.5 + self._fraction())
-
-    def _fraction(self) -> float:
-        return int.from_bytes(self._random(2)) / 65536
+    def _pause(self) -> float:
+        """Wait a random part of the interval before the first round, then half to one and a half of it."""
+        fraction = int.from_bytes(self._random(2)) / 65536
+        least, self._began = (0.5 if self._began else 0.0), True
+        return self._every * (least + fraction)

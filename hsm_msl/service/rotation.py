@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 
 from hsm_msl.backend.key_manifest import KeyManifest, PurposeVersions
 from hsm_msl.errors import HsmMslError
+from hsm_msl.service.repeated import Repeated
 from hsm_msl.service.watch.transitions import Record, no_record
 
 _LOG = logging.getLogger("hsm_msl.keys")
 
 
-class KeyRotation:
-    """Looks at a manifest now and then, in a thread of its own.
+class KeyRotation(Repeated):
+    """Looks at a manifest now and then.
 
     What cannot be used (a manifest that is not signed, a key that is not on the token) is logged once and tried again
     with every look; the versions in use stay.
@@ -37,26 +37,14 @@ class KeyRotation:
         every: float,
         record: Record = no_record,
     ) -> None:
+        super().__init__("key rotation", every)
         self._manifest = manifest
         self._current = dict(current)
         self._wanted = dict(current)
         self._replace = replace
         self._retired = retired
-        self._every = every
         self._record = record
         self._said: dict[str, str] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="key rotation", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop looking."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def look(self) -> None:
         """Look once and take up what changed; whatever goes wrong is logged, not raised."""
@@ -94,10 +82,6 @@ class KeyRotation:
             self._said[about] = str(error)
             _LOG.error("%s: %s", what, error)
             self._record(event, {**({"purpose": about} if about else {}), "reason": str(error)})
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            self.look()
 
 
 def _changes(before: PurposeVersions, after: PurposeVersions) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.service.key_usage import KeyUsage
+from hsm_msl.service.repeated import Repeated
 from hsm_msl.service.usage_adoption import adopted
 
 _LOG = logging.getLogger("hsm_msl.keys")
@@ -20,8 +20,8 @@ RECOUNT_SECONDS = 3600.0
 """How long a remembered token may go on without being counted again."""
 
 
-class UsageReports:
-    """Writes one report file, in a thread of its own.
+class UsageReports(Repeated):
+    """Writes one report file now and then.
 
     It goes on with the counts of processes of this host that ended, those that were killed included.
 
@@ -44,28 +44,29 @@ class UsageReports:
         every: float,
         recount_every: float = RECOUNT_SECONDS,
     ) -> None:
+        super().__init__("key usage", every)
         self._path = path
         self._usage = usage
         self._recount = recount
-        self._every = every
         self._recount_every = recount_every
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="key usage", daemon=True)
+        self._since = 0.0
         try:
             with adopted(path, usage):
                 self.write()
         except OSError as error:
             raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from None
 
-    def start(self) -> None:
-        """Begin to report."""
-        self._thread.start()
+    def look(self) -> None:
+        """Report once, and have remembered tokens counted anew when that is due."""
+        self._since += self._every
+        if self._since >= self._recount_every:
+            self._since = 0.0
+            self._recount()
+        self._try()
 
     def close(self) -> None:
         """Stop, and leave a last report."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        super().close()
         self._try(ended=True)
 
     def write(self, *, ended: bool = False) -> None:
@@ -92,12 +93,3 @@ class UsageReports:
             self.write(ended=ended)
         except ConfigurationError as error:
             _LOG.error("usage of keys not reported: %s", error)
-
-    def _run(self) -> None:
-        since = 0.0
-        while not self._stop.wait(self._every):
-            since += self._every
-            if since >= self._recount_every:
-                since = 0.0
-                self._recount()
-            self._try()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,10 +63,12 @@ def eventually(what: Callable[[], bool]) -> None:
 def test_a_stop_leaves_a_signed_end_and_keeps_the_checkpoint(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     audit = world.signed()
-    audit.start()
+    audit.start("server stopped")
     audit.record("server started", {"identity": "server"})
-    audit.record("server stopped")
     audit.close()
+    audit.record("self test failed")
+    audit.close()
+    assert world.events() == ["server started", "server stopped", "checkpoint"]
     verdict = verify_log([world.path], FIRST.spki)
     assert verdict.problem is None
     assert (verdict.records, verdict.checkpoints, verdict.unsigned_tail) == (3, 1, 0)
@@ -77,17 +80,33 @@ def test_a_stop_leaves_a_signed_end_and_keeps_the_checkpoint(world: World, caplo
     assert world.kept.stat().st_mode & 0o077 == 0
 
 
+def test_a_look_at_work_while_the_log_is_closed_is_written_before_the_end(world: World) -> None:
+    began, stopped = threading.Event(), threading.Event()
+    audit = world.signed()
+
+    def look() -> None:
+        began.set()
+        stopped.wait(WAIT)
+        audit.record("key manifest accepted")
+
+    audit.watch(look)
+    audit.start("server stopped")
+    assert began.wait(WAIT)
+    threading.Timer(0.05, stopped.set).start()
+    audit.close()
+    assert world.events() == ["key manifest accepted", "server stopped", "checkpoint"]
+
+
 def test_nothing_new_is_not_signed_again(world: World) -> None:
     for _ in range(3):
         audit = world.signed()
-        audit.start()
         audit.close()
     assert world.events() == []
 
 
 def test_a_checkpoint_is_due_after_so_many_records(world: World) -> None:
     audit = world.signed(CheckpointRule(records=3, seconds=1000.0))
-    audit.start()
+    audit.start("end")
     for number in range(3):
         audit.record("event", {"number": str(number)})
     eventually(lambda: world.events() == ["event"] * 3 + ["checkpoint"])
@@ -96,7 +115,7 @@ def test_a_checkpoint_is_due_after_so_many_records(world: World) -> None:
 
 def test_a_checkpoint_is_due_after_so_long(world: World) -> None:
     audit = world.signed(CheckpointRule(records=1000, seconds=60.0))
-    audit.start()
+    audit.start("end")
     audit.record("event")
     world.seconds = 61.0
     eventually(lambda: world.events() == ["event", "checkpoint"])
@@ -161,7 +180,7 @@ def test_what_is_lost_for_good_is_counted(world: World) -> None:
 
 def test_a_thread_writes_what_waits_without_a_further_record(world: World) -> None:
     audit = world.signed()
-    audit.start()
+    audit.start("end")
     audit.record("before")
     with full_at(world.path.stat().st_size):
         audit.record("event")
@@ -242,7 +261,7 @@ def test_a_look_that_fails_does_not_end_the_others(world: World, caplog: pytest.
     audit = world.signed()
     audit.watch(broken)
     audit.watch(lambda: seen.append(1))
-    audit.start()
+    audit.start("end")
     eventually(lambda: len(seen) > 1)
     audit.close()
     assert "a defect" in caplog.text

@@ -111,8 +111,7 @@ class Journal:
             audit.watch(look)
         closing.callback(audit.close)
         if self.occasion == "serve":
-            audit.start()
-            closing.callback(audit.record, _ENDED, {})
+            audit.start(_ENDED)
 
     def check(self) -> None:
         """Raise ConfigurationError while the log cannot be written and must be."""

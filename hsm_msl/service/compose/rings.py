@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 
 from hsm_msl.backend.key_manifest import KeyManifest, ManifestReading, PurposeVersions
@@ -16,8 +15,8 @@ from hsm_msl.ports import Clock, SymmetricKeys
 from hsm_msl.service.compose.keys import KeySources, read_public_key
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.key_drift import AnyKey
-from hsm_msl.service.key_sections import ManifestSection
 from hsm_msl.service.key_usage import KeyUsage, uncounted
+from hsm_msl.service.repeated import Repeated
 from hsm_msl.service.rotation import KeyRotation
 from hsm_msl.service.usage_reports import UsageReports
 from hsm_msl.service.watch.transitions import Record, no_record
@@ -109,11 +108,10 @@ class Rings:
                     if key is not None:
                         yield self._sections[purpose].named(purpose, role, number), key
 
-    def follow(self, closing: ExitStack, forget_tokens: Callable[[], None]) -> None:
-        """Follow the manifest and report the use of keys, if so configured, until ``closing`` ends.
+    def followers(self, forget_tokens: Callable[[], None]) -> Iterator[Repeated]:
+        """Yield what follows the manifest and reports the use of keys, if so configured; not yet started.
 
         Args:
-            closing: takes what has to be closed.
             forget_tokens: makes every token be verified anew.
 
         Raises:
@@ -124,21 +122,14 @@ class Rings:
             return
         current = {purpose: self._versions[purpose] for purpose in self._views}
         every = float(section.every)
-        rotation = KeyRotation(self._manifest, current, self._replace, forget_tokens, every, self._record)
-        closing.callback(rotation.close)
-        rotation.start()
-        self._report(section, closing, forget_tokens)
-
-    def _report(self, section: ManifestSection, closing: ExitStack, forget_tokens: Callable[[], None]) -> None:
+        yield KeyRotation(self._manifest, current, self._replace, forget_tokens, every, self._record)
         if section.usage is None or self._usage is None:
             return
         path = self._config.resolve(section.usage) / f"{socket.gethostname()}-{os.getpid()}.json"
         try:
-            reports = UsageReports(path, self._usage, forget_tokens, float(section.report_every))
+            yield UsageReports(path, self._usage, forget_tokens, float(section.report_every))
         except ConfigurationError as error:
             raise self._config.error("key_manifest.usage", str(error)) from None
-        closing.callback(reports.close)
-        reports.start()
 
     def _replace(self, purpose: str, versions: PurposeVersions) -> None:
         fresh = self._sources.versions(purpose, self._sections[purpose], versions)

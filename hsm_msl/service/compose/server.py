@@ -150,10 +150,13 @@ def compose_server(
         try:
             composition = _Composition(config, closing, clock, random, journal)
             context = composition.context()
-            composition.rings.follow(closing, composition.forget_tokens)
             watched = composition.watched(journal.record)
-            watched.follow_drift(closing)
+            followers = [*composition.rings.followers(composition.forget_tokens), *watched.followers()]
             journal.begin(closing, composition.sources.token, watched.facts, watched.looks())
+            # After the begin and, since they are closed first, before the end: both frame what they record.
+            for follower in followers:
+                closing.callback(follower.close)
+                follower.start()
         except HsmMslError as error:
             journal.refused(error)
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from hsm_msl.backend.key_manifest import KeyManifest
@@ -15,6 +14,7 @@ from hsm_msl.service.compose.state import ServerState
 from hsm_msl.service.key_drift import AnyKey
 from hsm_msl.service.key_sections import ManifestSection
 from hsm_msl.service.load import Load
+from hsm_msl.service.repeated import Repeated
 from hsm_msl.service.watch.drift import DriftWatch
 from hsm_msl.service.watch.health import Check
 from hsm_msl.service.watch.health_checks import drift_checks, key_checks, store_check
@@ -81,12 +81,11 @@ class Watched:
         """Return checks that compare the keys with the key manifest."""
         return () if self.manifest is None else drift_checks(self._keys, self.manifest.check)
 
-    def follow_drift(self, closing: ExitStack) -> None:
-        """Compare the keys with the manifest from time to time, until ``closing`` ends."""
+    def followers(self) -> Iterator[Repeated]:
+        """Yield what compares the keys with the manifest, if there is one; not yet started."""
         if self.section is not None and self.manifest is not None:
-            watch = DriftWatch(self._keys, self.manifest.check, self.sources.drift, float(self.section.compare_every))
-            closing.callback(watch.close)
-            watch.start()
+            every = float(self.section.compare_every)
+            yield DriftWatch(self._keys, self.manifest.check, self.sources.drift, every)
 
     def facts(self) -> Mapping[str, str]:
         """Return what the audit log says about the server that comes into service."""

@@ -78,6 +78,8 @@ class ServerAudit:
         self._unsigned_since = 0.0
         self._unsignable: str | None = None
         self._looks: list[Callable[[], None]] = []
+        self._ended: str | None = None
+        self._closed = False
         self._due = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
@@ -123,23 +125,33 @@ class ServerAudit:
             details: more about it; no secrets, and nothing a stranger can make long.
         """
         with self._lock:
-            self._backlog.append((self._now(), event, dict(details or {})))
-            self._flush()
+            if not self._closed:
+                self._write(event, details or {})
 
     def watch(self, look: Callable[[], None]) -> None:
         """Have something looked at every second once the thread runs; it calls ``record`` about what changed."""
         self._looks.append(look)
 
-    def start(self) -> None:
-        """Begin to sign checkpoints and to look."""
+    def start(self, ended: str) -> None:
+        """Begin to sign checkpoints and to look.
+
+        Args:
+            ended: the event that ``close`` writes.
+        """
+        self._ended = ended
         self._thread.start()
 
     def close(self) -> None:
-        """Stop, with a last checkpoint."""
+        """Stop looking, write the end and sign it; what is recorded afterwards is dropped."""
         self._stop.set()
         self._due.set()
         if self._thread.is_alive():
             self._thread.join()
+        with self._lock:
+            if self._ended is not None and not self._closed:
+                self._write(self._ended, {})
+            # An examination still at work would next report tokens as lost that are being closed.
+            self._closed = True
         self.checkpoint()
 
     def checkpoint(self) -> None:
@@ -175,6 +187,11 @@ class ServerAudit:
 
     def _keep(self, record: AuditRecord) -> None:
         replace_private_file(self._kept, encoded(record))
+
+    def _write(self, event: str, details: Mapping[str, str]) -> None:
+        """Write one record after those that wait; the lock is held."""
+        self._backlog.append((self._now(), event, dict(details)))
+        self._flush()
 
     def _flush(self) -> None:
         """Write what waits, oldest first; the lock is held."""
@@ -213,6 +230,8 @@ class ServerAudit:
                     look()
                 except Exception:
                     _LOG.exception("a look at what the audit log is about failed")
+            if self._stop.is_set():
+                return
             waited = self._monotonic() - self._unsigned_since
             if self._due.is_set() or (self._unsigned and waited >= self._rule.seconds) or self._backlog:
                 self._due.clear()

@@ -1,18 +1,18 @@
-"""Compares the keys in use with the key manifest from time to time, in a thread of its own."""
+"""Compares the keys in use with the key manifest from time to time."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 
 from hsm_msl.errors import BackendError, KeyNotFoundError, KeyPolicyError, MechanismUnsupportedError
 from hsm_msl.service.key_drift import AnyKey, DriftRecord, Expected, drift
+from hsm_msl.service.repeated import Repeated
 
 _LOG = logging.getLogger("hsm_msl.keys")
 
 
-class DriftWatch:
+class DriftWatch(Repeated):
     """Says once that a key began to differ from the manifest, and once that it no longer does.
 
     Args:
@@ -29,22 +29,10 @@ class DriftWatch:
         record: DriftRecord,
         every: float,
     ) -> None:
+        super().__init__("key drift", every)
         self._keys = keys
         self._expected = expected
         self._record = record
-        self._every = every
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="key drift", daemon=True)
-
-    def start(self) -> None:
-        """Begin to compare."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop comparing."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def look(self) -> None:
         """Compare every key once. A token that gives no answer says nothing about its keys."""
@@ -62,7 +50,3 @@ class DriftWatch:
                 return
             if self._record.found(label, problem):
                 _LOG.error("key drift: %s", problem or f"{label}: is as the manifest says again")
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            self.look()
