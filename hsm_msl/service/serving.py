@@ -80,7 +80,12 @@ def application(
     limits = config.document.limits
     whole_bytes = min(WHOLE_BYTES, limits.request)
     streaming = StreamingMslApplication(
-        composed.server, stream, whole=inner, whole_bytes=whole_bytes, longest=limits.streamed
+        composed.server,
+        stream,
+        whole=inner,
+        whole_bytes=whole_bytes,
+        counts=composed.counts,
+        longest=limits.streamed,
     )
     return with_dialogs(config, composed, streaming)
 

@@ -24,6 +24,7 @@ from hsm_msl.errors import BackendError, HsmMslError
 from hsm_msl.msl.server import MslServer
 from hsm_msl.msl.streaming import BrokenReplyError, StreamApplication, serve
 from hsm_msl.service.asgi import MSL_MEDIA_TYPE
+from hsm_msl.service.watch.message_counts import MessageCounts
 from hsm_msl.service.watch.request_trace import HEADER, Trace, request_id, say, working_on
 
 _LOG = logging.getLogger("hsm_msl.service")
@@ -56,6 +57,7 @@ class StreamingMslApplication:
         application: from a request and the pieces of its payload to the pieces of the reply.
         whole: answers requests that are not long, and everything that is no message; without it, everything streams.
         whole_bytes: the largest request body that is not long.
+        counts: counts what the engine does not hear of; how long a message in pieces takes is its client's doing.
         close: called once when the service stops.
         threads: exchanges that may run at once; more wait.
         seconds: how long one piece may take to come or go.
@@ -69,6 +71,7 @@ class StreamingMslApplication:
         *,
         whole: Whole | None = None,
         whole_bytes: int = WHOLE_BYTES,
+        counts: MessageCounts | None = None,
         close: Callable[[], None] = lambda: None,
         threads: int = 32,
         seconds: float = 60.0,
@@ -78,6 +81,7 @@ class StreamingMslApplication:
         self._application = application
         self._whole = whole
         self._whole_bytes = whole_bytes
+        self._counts = counts
         self._close = close
         self._pool = ThreadPoolExecutor(threads, "msl-stream")
         self._seconds = seconds
@@ -123,9 +127,15 @@ class StreamingMslApplication:
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         trace = Trace(request_id(scope["headers"], os.urandom))
         traced, started = _Traced(receive, send, trace), time.perf_counter_ns()
-        with working_on(trace):
-            await self._streamed(scope, traced.receive, traced.send)
-        say(trace, traced.outcome, traced.received, traced.sent, time.perf_counter_ns() - started)
+        try:
+            with working_on(trace):
+                await self._streamed(scope, traced.receive, traced.send)
+        finally:
+            if self._counts is not None and traced.outcome == "unavailable":
+                self._counts.unavailable()
+            elif self._counts is not None and traced.outcome == "ignored" and not traced.sent:
+                self._counts.ignored()
+            say(trace, traced.outcome, traced.received, traced.sent, time.perf_counter_ns() - started)
 
     async def _streamed(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -155,7 +165,8 @@ class StreamingMslApplication:
             return
         except BackendError as error:
             _LOG.error("no answer possible: %s", error)
-            await PlainTextResponse("temporarily out of service\n", 503)(scope, receive, send)
+            text = "temporarily out of service\n"
+            await PlainTextResponse(text, 503, {"retry-after": "1"})(scope, receive, send)
             return
         finally:
             feeding.cancel()

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -42,7 +43,7 @@ def start(place: Place, source: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_orders_and_stock(kind: str, place: Place, request: pytest.FixtureRequest) -> None:
-    ports = {"orders": free_port(), "stock": free_port()}
+    ports, pages = {"orders": free_port(), "stock": free_port()}, free_port()
     databases: dict[str, Database] = {}
     for name, other in (("orders", "stock"), ("stock", "orders")):
         path = place.configure(name, other, ports[name], f"http://127.0.0.1:{ports[other]}/dialog")
@@ -51,6 +52,7 @@ def test_orders_and_stock(kind: str, place: Place, request: pytest.FixtureReques
             url = request.getfixturevalue("postgres_cluster").create_database().replace("+psycopg", "")
             path.write_text(path.read_text().replace(f"sqlite:///{name}.sqlite", url))
         databases[name] = Database(url)
+    path.write_text(path.read_text().replace("[store]", f"[management]\nport = {pages}\n\n[store]"))
     orders_source, stock_source = EXAMPLES
     stock = start(place, stock_source)
     orders = start(place, orders_source)
@@ -69,6 +71,7 @@ def test_orders_and_stock(kind: str, place: Place, request: pytest.FixtureReques
         assert rows == {"orders": ["three chairs"], "stock": ["three chairs"]}
         time.sleep(0.1)
         assert stock.poll() is None, stock.communicate()[1]
+        assert httpx.get(f"http://127.0.0.1:{pages}/health/live", timeout=SECONDS).json() == {"status": "live"}
     finally:
         for process in (orders, stock):
             process.kill()

@@ -45,6 +45,7 @@ def test_metrics_and_health_of_dialogs(place: Place) -> None:
         pages.await_value(0, "dialog_outbox_packets")
         assert pages.value("hsm_up", token="demo") == 1
         assert pages.value("hsm_ops_total", token="demo", op="sign", result="ok") >= 1
+        assert pages.health("live") == (200, {"status": "live"})
         status, content = pages.health("ready")
         assert (status, content["status"]) == (200, "ok")
         status, content = pages.health("deep")

@@ -10,9 +10,11 @@ from contextlib import closing
 import httpx
 import pytest
 
-from hsm_msl.errors import ResponseCode
-from hsm_msl.msl.conversation import ErrorResponseError
+from hsm_msl.errors import ErrorCode, ResponseCode
+from hsm_msl.msl.conversation import ErrorResponseError, Send
+from hsm_msl.msl.message.error_header import encode_error_header
 from hsm_msl.service.http_client import HttpClient, TransportError
+from hsm_msl.service.streaming import WHOLE_BYTES
 from management_fixture import SECTION, Management, unplugged
 from service_world import RunningServer, ServiceWorld
 
@@ -73,6 +75,39 @@ def test_a_refusal_is_counted_by_its_code(watched: RunningServer, pages: Managem
     before = pages.value("msl_messages_total", **labels)
     httpx.post(watched.url, content=b'{"headerdata":5}')
     assert pages.value("msl_messages_total", **labels) == before + 1
+
+
+PADDING = {"whole": b"", "in pieces": b" " * (2 * WHOLE_BYTES)}
+"""What follows a message, so that it goes the one way or the other; a server reads nothing behind a message."""
+
+
+@pytest.mark.parametrize("padding", PADDING.values(), ids=PADDING)
+def test_an_error_message_received_is_counted_and_not_answered(
+    service_world: ServiceWorld, watched: RunningServer, pages: Management, padding: bytes
+) -> None:
+    before = pages.value("msl_messages_total", outcome="ignored")
+    with closing(service_world.client()) as client:
+        report = encode_error_header(client.msl._context, 1, ErrorCode.MSL_PARSE_ERROR)
+    answer = httpx.post(watched.url, content=report + padding)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert pages.value("msl_messages_total", outcome="ignored") == before + 1
+
+
+@pytest.mark.parametrize("padding", PADDING.values(), ids=PADDING)
+def test_what_not_even_an_error_message_could_answer_is_counted(
+    service_world: ServiceWorld, watched: RunningServer, pages: Management, padding: bytes
+) -> None:
+    with closing(service_world.client()) as client:
+        step = next(client.msl.request(client.message(b"x")))
+    assert isinstance(step, Send)
+    before = pages.value("msl_messages_total", outcome="unavailable")
+    with unplugged(service_world):
+        answer = httpx.post(watched.url, content=step.body + padding, timeout=30)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert pages.value("msl_messages_total", outcome="unavailable") == before + 1
+    deadline = time.monotonic() + 30
+    while not answers(service_world, watched):
+        assert time.monotonic() < deadline
 
 
 def test_a_token_that_goes_and_comes_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from hsm_msl.dialog.names import MEDIA_TYPE, STREAM_MEDIA_TYPE
 from hsm_msl.errors import HsmMslError, LimitExceededError
 from hsm_msl.service.dialog.frames import MAX_BODY, frame, unframe
 from hsm_msl.service.dialog.node import DialogNode
+from hsm_msl.service.watch.health_pages import Pulse
 
 _LOG = logging.getLogger("hsm_msl.dialog")
 
@@ -32,6 +34,7 @@ class DialogApplication:
         inner: the application for every other path, such as the MSL server's; None answers 404.
         per_second: requests of one source per second before it is asked to slow down.
         close: called when the node has stopped.
+        pulse: watches the event loop the node runs on.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class DialogApplication:
         inner: ASGIApp | None = None,
         per_second: int = 2000,
         close: Callable[[], None] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._node = node
         self._path = path
@@ -50,6 +54,7 @@ class DialogApplication:
         self._inner = inner
         self._limit = RateLimit(per_second, 1.0)
         self._close = close
+        self._pulse = pulse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (the protocol's own signature)."""
@@ -123,6 +128,8 @@ class DialogApplication:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self._node.start()
+                if self._pulse is not None:
+                    self._pulse.watch(asyncio.get_running_loop())
             else:
                 await self._node.stop()
                 if self._close is not None:

@@ -18,6 +18,7 @@ from hsm_msl.service.dialog.config import DialogConfiguration, read_dialog_confi
 from hsm_msl.service.dialog.http import PATH, DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import DialogNode
 from hsm_msl.service.dialog.watch import dialog_health, dialog_source
+from hsm_msl.service.watch.health_pages import Pulse
 from hsm_msl.service.watch.log_lines import set_up_logging
 from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
 from hsm_msl.service.watch.metric_sources import token_source
@@ -38,9 +39,9 @@ def serve(path: Path, announce: Callable[[str, str], None]) -> None:
     config = read_dialog_config(path)
     set_up_logging(config.document.log)
     composed = compose_dialogs(config)
-    with contextlib.closing(composed), _listening(config) as listener, _managed(config, composed):
+    with contextlib.closing(composed), _listening(config) as listener, _managed(config, composed) as pulse:
         announce(_url(listener), config.document.service.name)
-        uvicorn.Server(_settings(config, composed, node_of(composed))).run(sockets=[listener])
+        uvicorn.Server(_settings(config, composed, node_of(composed), pulse)).run(sockets=[listener])
 
 
 @contextlib.asynccontextmanager
@@ -55,9 +56,9 @@ async def running(path: Path) -> AsyncIterator[DialogNode]:
     """
     config = read_dialog_config(path)
     composed = await asyncio.to_thread(compose_dialogs, config)
-    with contextlib.closing(composed), _listening(config) as listener:
+    with contextlib.closing(composed), _listening(config) as listener, _managed(config, composed) as pulse:
         node = node_of(composed)
-        server = uvicorn.Server(_settings(config, composed, node))
+        server = uvicorn.Server(_settings(config, composed, node, pulse))
         server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # the application's own
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not task.done():
@@ -73,11 +74,11 @@ async def running(path: Path) -> AsyncIterator[DialogNode]:
 
 
 @contextlib.contextmanager
-def _managed(config: DialogConfiguration, composed: ComposedDialogs) -> Iterator[None]:
-    """Serve the operators' pages for a block, where the configuration has them."""
+def _managed(config: DialogConfiguration, composed: ComposedDialogs) -> Iterator[Pulse]:
+    """Serve the operators' pages for a block, where the configuration has them; yield what is to watch the loop."""
     section = config.document.management
     if section is None:
-        yield
+        yield Pulse()
         return
     try:
         listener = open_management(section, 1)
@@ -94,12 +95,10 @@ def _managed(config: DialogConfiguration, composed: ComposedDialogs) -> Iterator
     def page() -> Response:
         return Response(metrics.text(), media_type=metrics.content_type)
 
-    # The service's own port says whether it lives; from this thread nothing could be told about its event loop.
-    pages = {path: made for path, made in health.pages().items() if path != "/health/live"}
     with listener:
-        stop = ManagementListener(listener, ManagementPages({"/metrics": page, **pages})).start()
+        stop = ManagementListener(listener, ManagementPages({"/metrics": page, **health.pages()})).start()
         try:
-            yield
+            yield health.pulse
         finally:
             stop()
 
@@ -134,10 +133,12 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}{PATH}" if ":" in host else f"http://{host}:{port}{PATH}"
 
 
-def _settings(config: DialogConfiguration, composed: ComposedDialogs, node: DialogNode) -> uvicorn.Config:
+def _settings(
+    config: DialogConfiguration, composed: ComposedDialogs, node: DialogNode, pulse: Pulse
+) -> uvicorn.Config:
     section = config.document.server
     return uvicorn.Config(
-        DialogApplication(node, health=section.health, close=composed.close),
+        DialogApplication(node, health=section.health, close=composed.close, pulse=pulse),
         log_config=None,
         access_log=False,
         lifespan="on",

@@ -68,7 +68,9 @@ METRICS: Final[dict[str, Described]] = {
     "msl_messages_total": Described(
         "counter", ("outcome", "code", "response"), "Messages by what became of them, and the MSL error answered"
     ),
-    "msl_message_seconds": Described("histogram", (), "From a whole request to its whole response"),
+    "msl_message_seconds": Described(
+        "histogram", (), "From a whole request to its whole response; not of messages in pieces"
+    ),
     "msl_messages_in_work": Described("gauge", (), "Messages in work now"),
     "msl_master_tokens_total": Described("counter", ("kind",), "Master tokens issued: first ones and renewals"),
     "msl_renewals_put_off_total": Described(
