@@ -273,7 +273,10 @@ def test_a_refused_pin_is_written(bench: CeremonyBench, world: ServiceWorld) -> 
     done = world.run("serve", world.directory / "server.toml")
     assert done.returncode == 78
     assert events(world) == ["PIN refused", "start refused"]
-    assert "8347-wrong-21" not in log_of(world).read_text()
+    looked = world.run("doctor", world.directory / "server.toml")
+    assert looked.returncode != 0
+    for said in (log_of(world).read_bytes(), done.stdout, done.stderr, looked.stdout, looked.stderr):
+        assert b"8347-wrong-21" not in said
 
 
 def test_drift_is_written_when_a_start_is_refused(bench: CeremonyBench, world: ServiceWorld) -> None:
