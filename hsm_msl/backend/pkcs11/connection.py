@@ -44,6 +44,9 @@ RENEWAL_PAUSE = 0.05
 RENEWAL_SECONDS = 600.0
 """After this long without success the log says so."""
 
+RENEWAL_JOIN = 10.0
+"""How long the end of a connection waits for a module that is just being started anew."""
+
 _LIBRARY = ("library_manufacturer", "library_description", "library_version")
 
 _FREE: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
@@ -177,6 +180,7 @@ class Connection:
         self._clock = monotonic
         self._renews_module = renews_module
         self._renewing = threading.Lock()
+        self._renewal: threading.Thread | None = None
         self._closed = threading.Event()
         module.join(self)
         self._keeper = self._keep_alive()
@@ -293,7 +297,9 @@ class Connection:
     def start_anew(self) -> None:
         """Start the module again in another thread, which gives back its memory, once no key would be lost by it."""
         if self._renews_module and self._renewing.acquire(blocking=False):
-            threading.Thread(target=self._start_anew, name="token-renewal", daemon=True).start()
+            renewal = threading.Thread(target=self._start_anew, name="token-renewal", daemon=True)
+            renewal.start()
+            self._renewal = renewal
 
     def _start_anew(self) -> None:
         started, told = self._clock(), False
@@ -375,6 +381,9 @@ class Connection:
         self._closed.set()
         if self._keeper is not None:
             self._keeper.stop()
+        if self._renewal is not None:
+            # It would log in again after the logout below; but a token that hangs must not hold up the end.
+            self._renewal.join(RENEWAL_JOIN)
         self.homes.close()
         self.pool.close()
         self.login.close()
