@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ SECONDS = 420
 REFUSED = "refused"
 DEVIATES = "deviates"
 
+CEREMONY = "tests/contract/vendor_ceremony.py"
 EXCHANGES = "tests/contract/vendor_exchange.py"
 RECORDED = "tests/vectors/test_recorded_exchanges.py"
 CONTRACT = (
@@ -88,8 +89,17 @@ class Column:
 
 
 def run(name: str) -> Column:
-    """Start a vendor's token, run the suites in its process, and return the outcomes."""
+    """Start a vendor's token, run the suites in its process, and return the outcomes.
+
+    The ceremony has a token of its own: every key on it must be one of the manifest's.
+    """
     vendor = VENDORS[name]
+    outcomes = [_outcome(name, vendor, files) for files in ((CEREMONY,), vendor.files)]
+    return _column(vendor, [report for report, _ in outcomes], "\n".join(output[-3000:] for _, output in outcomes))
+
+
+def _outcome(name: str, vendor: Vendor, files: Sequence[str]) -> tuple[ElementTree.Element, str]:
+    """Return the report of some suites on a fresh token, and what was printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "HSM_MSL_TOKEN"))}
     environment["PYTHONPATH"] = f"{ROOT / 'tests'}:{ROOT}"
     with TemporaryDirectory(prefix="vendor-run-") as directory:
@@ -99,7 +109,7 @@ def run(name: str) -> Column:
         command += ["-p", "no:cacheprovider", "-q", "--tb=short", "-k", ON_TOKEN]
         command += ["-o", "junit_family=legacy", f"--junitxml={report}"]  # the newer one has no room for findings
         process = subprocess.Popen(
-            [*command, *vendor.files],
+            [*command, *files],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -115,14 +125,14 @@ def run(name: str) -> Column:
             raise RuntimeError(f"{name}: not done in {SECONDS} s:\n{output[-4000:]}") from None
         if not report.exists():
             raise RuntimeError(f"{name}: the run ended with {process.returncode}:\n{output[-4000:]}")
-        return _column(vendor, ElementTree.parse(report).getroot(), output)
+        return ElementTree.parse(report).getroot(), output
 
 
-def _column(vendor: Vendor, report: ElementTree.Element, output: str) -> Column:
+def _column(vendor: Vendor, reports: Sequence[ElementTree.Element], output: str) -> Column:
     counts: dict[tuple[str, str], Counter[str]] = {}
     failures: list[str] = []
     diagnosis: dict[str, Any] = {}
-    for case in report.iter("testcase"):
+    for case in (case for report in reports for case in report.iter("testcase")):
         test = case.get("name", "")
         found = next((kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None), "ok")
         outcome = {"failure": "FAIL", "error": "FAIL", "skipped": REFUSED}.get(found, found)
@@ -134,12 +144,13 @@ def _column(vendor: Vendor, report: ElementTree.Element, output: str) -> Column:
             failures.append(f"{test} is right now; take its deviation out")
         for item in case.iter("property"):
             diagnosis[str(item.get("name"))] = json.loads(str(item.get("value")))
-        section = "exchange" if "exchange" in case.get("classname", "") else "contract"
+        suite = case.get("classname", "")
+        section = next((name for name in ("exchange", "ceremony") if name in suite), "contract")
         counts.setdefault((section, _sentence(test)), Counter())[outcome] += 1
     if not diagnosis:
-        failures.append(f"the doctor said nothing:\n{output[-3000:]}")
+        failures.append(f"the doctor said nothing:\n{output}")
     elif failures:
-        failures.append(output[-3000:])
+        failures.append(output)
     cells = {row: _cell(count) for row, count in counts.items()}
     findings = diagnosis.get("findings", [])
     cells |= {("operation", finding["name"]): finding["ability"] for finding in findings}
@@ -163,6 +174,7 @@ def _cell(count: Counter[str]) -> str:
 
 HEADS = {
     "exchange": "Whole exchanges, with the keys on the token",
+    "ceremony": "Keys made by `hsm-provision` on the token",
     "operation": "Operations, as `hsm-msl doctor` tries them",
     "scheme": "Schemes a server with such a token can speak, as `hsm-msl doctor` tells",
     "contract": "The contract of the key ports, test by test",

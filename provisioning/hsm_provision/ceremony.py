@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from hsm_msl.backend.pkcs11.vendors import PROFILES
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.toml_document import parse_document
+from hsm_msl.toml_document import parse_document, suggestion
 
 KeyState = Literal["pre-active", "primary", "active", "retired", "destroyed"]
 
@@ -23,12 +24,27 @@ class InitialiseSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class TokenSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which token: module (absolute path or a known alias such as ``softhsm``), label, and the user PIN's source."""
+    """Which token.
+
+    Attributes:
+        module: absolute path of the PKCS#11 module, or a known alias such as ``softhsm``.
+        label: the token's label.
+        user_pin: source of the user PIN.
+        serial: the token's serial number, where labels are not unique.
+        parameters: the string some modules take at their initialisation (NSS, YubiHSM).
+        vendor: name of the vendor profile; chosen by what the token says of itself when absent.
+        wrap: how wrapping keys wrap: by the token's AES key wrap or, on a token without it, by blocks over AES-ECB.
+            Such keys are made for encrypting and decrypting, and what they unwrap passes through the host.
+        initialise: how a token that does not exist yet is made.
+    """
 
     module: str
     label: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
     user_pin: str
     serial: str | None = None
+    parameters: str | None = None
+    vendor: str | None = None
+    wrap: Literal["token", "blocks"] = "token"
     initialise: InitialiseSection | None = None
 
 
@@ -180,6 +196,11 @@ def read_ceremony(path: Path, directory: Path | None = None) -> CeremonyFile:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8 text: {error.reason}") from error
     document = parse_document(text, Ceremony, origin=str(path))
+    vendor = document.token.vendor
+    if vendor is not None and vendor not in PROFILES:
+        raise ConfigurationError(
+            f"{path}: token.vendor: no vendor profile {vendor!r}; {suggestion(vendor, PROFILES)}"
+        )
     for unique in ("name", "public_key"):
         values = [getattr(entry, unique) for entry in document.approver]
         if len(set(values)) != len(values):

@@ -14,11 +14,12 @@ _GENERATION: Mapping[KeyKind, str] = {
     "ec": "EC_KEY_PAIR_GEN",
 }
 _USE: Mapping[tuple[KeyKind, str], tuple[str, ...]] = {
-    ("aes", "encrypt"): ("AES_CBC", "AES_ECB"),
+    # Any one is enough; what is missing then is the first. Other modes are made of AES-ECB where a token lacks them.
+    ("aes", "encrypt"): ("AES_ECB",),
     ("aes", "derive"): ("AES_ECB_ENCRYPT_DATA",),
     ("aes", "wrap"): ("AES_KEY_WRAP",),
     ("hmac-sha256", "sign"): ("SHA256_HMAC",),
-    ("rsa", "sign"): ("SHA256_RSA_PKCS",),
+    ("rsa", "sign"): ("SHA256_RSA_PKCS", "RSA_PKCS"),
     ("rsa", "decrypt"): ("RSA_PKCS_OAEP",),
     ("rsa", "unwrap"): ("RSA_PKCS_OAEP",),
     ("ec", "sign"): ("ECDSA",),
@@ -26,14 +27,18 @@ _USE: Mapping[tuple[KeyKind, str], tuple[str, ...]] = {
 }
 
 
-def missing_mechanisms(key: DesiredKey, available: frozenset[str]) -> tuple[str, ...]:
+def missing_mechanisms(key: DesiredKey, available: frozenset[str], *, by_blocks: bool = False) -> tuple[str, ...]:
     """Return the mechanisms this key needs and the token does not list.
 
     Args:
         key: the key to be made.
         available: the token's mechanism names, without the CKM_ prefix.
+        by_blocks: whether keys wrap by blocks on this token.
     """
-    needed = {name for usage in key.profile.usage for name in _USE.get((key.profile.type, usage), ())}
+    uses = [(key.profile.type, usage) for usage in key.profile.usage]
+    if by_blocks:
+        uses = [("aes", "encrypt") if use == ("aes", "wrap") else use for use in uses]
+    needed = [_USE[use] for use in uses if use in _USE]
     if key.source is None:
-        needed.add(_GENERATION[key.profile.type])
-    return tuple(sorted(needed - available))
+        needed.append((_GENERATION[key.profile.type],))
+    return tuple(sorted(ways[0] for ways in needed if available.isdisjoint(ways)))

@@ -16,7 +16,7 @@ from hsm_provision.key_material import PrivateMaterial
 from hsm_provision.labels import KeyName, make_name
 from hsm_provision.manifest import ManifestBody
 from hsm_provision.mechanisms import missing_mechanisms
-from hsm_provision.templates import Provenance, creation_template, halves
+from hsm_provision.templates import Provenance, Traits, creation_template, halves
 from hsm_provision.token.facts import Listing
 from hsm_provision.transport import SealedMaterial
 from hsm_provision.user_import import PlannedUser
@@ -117,8 +117,10 @@ def make_plan(
         BackendUnavailableError: the token fails.
     """
     backup_label = backup_key_name(file).label
+    traits = Traits(by_blocks=file.document.token.wrap == "blocks") if listing is None else listing.traits
     planned = tuple(
-        _plan_key(key, listing, mechanisms, manifest, interrupted, backup_label, token_check) for key in wanted
+        _plan_key(key, listing, mechanisms, traits, manifest, interrupted, backup_label, token_check)
+        for key in wanted
     )
     labels = {key.name.label for key in wanted}
     found = {item.label for item in listing.objects} if listing is not None else set()
@@ -157,6 +159,7 @@ def _plan_key(
     key: DesiredKey,
     listing: Listing | None,
     mechanisms: frozenset[str],
+    traits: Traits,
     manifest: ManifestBody | None,
     interrupted: frozenset[str],
     backup_label: str,
@@ -195,12 +198,15 @@ def _plan_key(
                 f"is to be backed up under {backup_label}, which does not exist yet; run `backup-key` first"
             )
         if listing is not None:
-            problems.extend(f"the token lacks {name}" for name in missing_mechanisms(key, mechanisms))
+            lacking = missing_mechanisms(key, mechanisms, by_blocks=traits.by_blocks)
+            problems.extend(_lacking(name) for name in lacking)
     if recorded is None and manifest is not None and key.state == "primary":
         primary = manifest.primary_of(key.name.family)
         if primary is not None:
             problems.append(f"{primary.label} is primary; use `rotate` to change that")
-    creates = action in CREATING
+    templates: dict[str, dict[str, bool]] = {}
+    if action in CREATING:
+        templates = {half: creation_template(key.profile, half, traits) for half in halves(key.profile)}
     return PlannedKey(
         label=key.name.label,
         id=key.name.key_id.hex(),
@@ -213,9 +219,14 @@ def _plan_key(
         source=key.source_text,
         backup=backup_label if key.backup else None,
         check=check,
-        templates={half: creation_template(key.profile, half) for half in halves(key.profile)} if creates else {},
+        templates=templates,
         problems=tuple(problems),
     )
+
+
+def _lacking(mechanism: str) -> str:
+    instead = '; with `wrap = "blocks"` in [token] keys wrap by blocks' if mechanism == "AES_KEY_WRAP" else ""
+    return f"the token lacks {mechanism}{instead}"
 
 
 def _half(listing: Listing, key: DesiredKey) -> bool:

@@ -7,6 +7,7 @@ of them are always stated, because tokens and bindings fill in generous defaults
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from hsm_provision.profiles import KeyProfile, Usage
@@ -15,6 +16,24 @@ Half = Literal["secret", "private", "public"]
 Provenance = Literal["generated", "escrowed", "imported", "restored"]
 """Born in this token and never out of it; born here and wrapped into a backup at birth; brought in; brought back."""
 Template = Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is particular about the attributes of one kind of token.
+
+    Attributes:
+        unknown: attributes it does not know; they are neither set nor read back.
+        forced: uses it gives every key pair, whatever is asked for.
+        by_blocks: whether keys wrap by blocks on it: they encrypt and decrypt, since it has no AES key wrap.
+    """
+
+    unknown: frozenset[str] = frozenset()
+    forced: frozenset[str] = frozenset()
+    by_blocks: bool = False
+
+
+PLAIN = Traits()
 
 _PROTECTED: Template = {
     # COPYABLE stands before MODIFIABLE: some tokens stop accepting the former once the latter is false.
@@ -43,12 +62,13 @@ def halves(profile: KeyProfile) -> tuple[Half, ...]:
     return ("private", "public") if profile.type in ("rsa", "ec") else ("secret",)
 
 
-def creation_template(profile: KeyProfile, half: Half) -> dict[str, bool]:
+def creation_template(profile: KeyProfile, half: Half, traits: Traits = PLAIN) -> dict[str, bool]:
     """Return the complete boolean attributes of one object of a key.
 
     Args:
         profile: the kind of key.
         half: which object of it.
+        traits: of the token.
 
     Returns:
         Attribute names as in PKCS#11 without the CKA_ prefix, in the order in which they are to be sent.
@@ -58,14 +78,21 @@ def creation_template(profile: KeyProfile, half: Half) -> dict[str, bool]:
         wanted = {_PUBLIC_COUNTERPART[usage] for usage in profile.usage if usage in _PUBLIC_COUNTERPART}
     else:
         wanted = {usage.upper() for usage in profile.usage}
+    if traits.by_blocks and profile.type == "aes" and "wrap" in profile.usage:
+        wanted = {"ENCRYPT", "DECRYPT"}
+    if half != "secret":
+        wanted |= traits.forced
     flags = {flag: flag in wanted for flag in _FLAGS[half]}
     protections = {name: value for name, value in base.items() if name != "MODIFIABLE"}
-    return {**protections, **flags, "MODIFIABLE": False}
+    template = {**protections, **flags, "MODIFIABLE": False}
+    return {name: value for name, value in template.items() if name not in traits.unknown}
 
 
-def expected_attributes(profile: KeyProfile, half: Half, provenance: Provenance) -> dict[str, bool]:
+def expected_attributes(
+    profile: KeyProfile, half: Half, provenance: Provenance, traits: Traits = PLAIN
+) -> dict[str, bool]:
     """Return what reading the attributes back must show; a key born here must also say that it never left."""
-    expected = creation_template(profile, half)
+    expected = creation_template(profile, half, traits)
     if half != "public" and provenance == "generated":
         expected.update(BORN_HERE)
     return expected

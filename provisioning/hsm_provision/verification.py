@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hsm_provision.check_values import CheckValue
 from hsm_provision.labels import KeyName
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.templates import Half, Provenance, expected_attributes, halves
+from hsm_provision.templates import Provenance, Traits, expected_attributes, halves
 from hsm_provision.token.facts import Listing, ObjectFacts
 from hsm_provision.token.objects import TokenSession, find_object, list_keys, public_spki
 from hsm_provision.token.possession import halves_match
@@ -57,7 +58,7 @@ def read_problems(
         elif len(matching) > 1:
             problems.append(f"{len(matching)} {half} objects carry this label")
         else:
-            problems.extend(_object_problems(matching[0], profile, name, size, provenance))
+            problems.extend(_object_problems(matching[0], profile, name, size, provenance, listing.traits))
     problems.extend(
         f"an unexpected {found.half} object carries this label" for found in objects if found.half not in expected
     )
@@ -72,7 +73,7 @@ def attribute_checks(
     """Return every attribute demanded of a key: name with half, value demanded, and whether it is so."""
     rows: list[tuple[str, bool, bool]] = []
     for found in listing.of_label(name.label):
-        for attribute, wanted in expected_attributes(profile, found.half, provenance).items():
+        for attribute, wanted in expected_attributes(profile, found.half, provenance, listing.traits).items():
             rows.append((f"{found.half} {attribute}", wanted, found.attributes.get(attribute) == wanted))
     return tuple(rows)
 
@@ -119,7 +120,7 @@ def prove_key(
 
 
 def _object_problems(
-    found: ObjectFacts, profile: KeyProfile, name: KeyName, size: int | str, provenance: Provenance
+    found: ObjectFacts, profile: KeyProfile, name: KeyName, size: int | str, provenance: Provenance, traits: Traits
 ) -> list[str]:
     problems = []
     if found.kind != profile.type:
@@ -128,18 +129,18 @@ def _object_problems(
         problems.append(f"its {found.half} object has size {found.size}, not {size}")
     if found.key_id != name.key_id:
         problems.append(f"its {found.half} object has ID {found.key_id.hex() or '(none)'}, not {name.key_id.hex()}")
-    problems.extend(_attribute_problems(found, profile, found.half, provenance))
+    problems.extend(_attribute_problems(found, expected_attributes(profile, found.half, provenance, traits)))
     return problems
 
 
-def _attribute_problems(found: ObjectFacts, profile: KeyProfile, half: Half, provenance: Provenance) -> list[str]:
+def _attribute_problems(found: ObjectFacts, expected: Mapping[str, bool]) -> list[str]:
     problems = []
-    for attribute, wanted in expected_attributes(profile, half, provenance).items():
+    for attribute, wanted in expected.items():
         actual = found.attributes.get(attribute)
         if actual is None:
-            problems.append(f"{half} {attribute} cannot be read; it must be {_word(wanted)}")
+            problems.append(f"{found.half} {attribute} cannot be read; it must be {_word(wanted)}")
         elif actual != wanted:
-            problems.append(f"{half} {attribute} is {_word(actual)}; it must be {_word(wanted)}")
+            problems.append(f"{found.half} {attribute} is {_word(actual)}; it must be {_word(wanted)}")
     return problems
 
 

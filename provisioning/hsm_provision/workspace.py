@@ -56,7 +56,8 @@ class Workspace:
             BackendConfigurationError: there is no such module.
             BackendUnavailableError: it does not start.
         """
-        return load(self.file.document.token.module)
+        token = self.file.document.token
+        return load(token.module, reserved=token.parameters)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[TokenSession]:
@@ -64,7 +65,15 @@ class Workspace:
         token = self.file.document.token
         # A plan makes no directory; once there is one, a PIN that was refused is not spent on again by the next run.
         refused = self.records.directory if self.records.directory.is_dir() else None
-        with token_session(self.module(), token.label, token.serial, self.user_pin, refused) as session:
+        with token_session(
+            self.module(),
+            token.label,
+            token.serial,
+            self.user_pin,
+            refused,
+            vendor=token.vendor,
+            by_blocks=token.wrap == "blocks",
+        ) as session:
             yield session
 
     @contextlib.contextmanager

@@ -12,7 +12,8 @@ import pytest
 from ceremony_fixture import PROVISIONING, CeremonyBench, make_bench
 
 PROFILES = {path.stem: tomllib.loads(path.read_text()) for path in sorted((PROVISIONING / "profiles").glob("*.toml"))}
-SMALLEST = {"rsa": "bits = 2048\n"}
+REPLACEMENTS = frozenset({"msl-token-pack", "audit-signing-rsa"})
+"""Profiles that stand in for another on tokens that lack something, and share its purpose."""
 
 # Run on the token through the plain binding, in the session a key manager has: whatever it may do, a key must not
 # show itself, leave, be copied or gain a right. Destroying is tried in a read-only session, the only kind a service
@@ -58,8 +59,8 @@ def label_of(name: str, profile: Mapping[str, Any]) -> str:
 
 
 def purpose_of(name: str, profile: Mapping[str, Any]) -> str:
-    """Return the profile's own purpose, or one of the test's; two profiles that replace each other share theirs."""
-    return f"of.{name}" if name == "msl-token-pack" else str(profile.get("purpose", f"of.{name}"))
+    """Return the profile's own purpose, or one of the test's."""
+    return f"of.{name}" if name in REPLACEMENTS else str(profile.get("purpose", f"of.{name}"))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,8 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     sections = []
     for name, profile in PROFILES.items():
         purpose = f'purpose = "{purpose_of(name, profile)}"'
-        sections.append(f'profile = "{name}"\n{purpose}\n{SMALLEST.get(profile["type"], "")}')
+        bits = f"bits = {min(profile['bits'])}\n" if profile["type"] == "rsa" else ""
+        sections.append(f'profile = "{name}"\n{purpose}\n{bits}')
     bench.apply(bench.ceremony(*sections, signing=False))
     found: Mapping[str, Any] = bench.python(WITNESS)
     (bench.directory / "tried.json").write_text(json.dumps(found, indent=1))

@@ -12,6 +12,7 @@ from hsm_provision.ceremony import read_ceremony
 from hsm_provision.desired_keys import desired_keys
 from hsm_provision.labels import KeyName, key_id, make_name, parse_label
 from hsm_provision.profiles import read_profiles
+from hsm_provision.templates import Half, Traits, creation_template, expected_attributes
 
 PROFILES = Path(__file__).parents[2] / "provisioning/profiles"
 
@@ -42,6 +43,8 @@ def read(tmp_path: Path, text: str) -> None:
         (HEAD.replace('label = "t"', 'lable = "t"'), ["token.lable", "unknown key", "label"]),
         (HEAD.replace('"production"', '"prod"'), ["environment", "allowed: development, production"]),
         (HEAD.replace('label = "t"', "label = 5"), ["token.label", "str"]),
+        (HEAD.replace('label = "t"', 'label = "t"\nvendor = "softsm"'), ["token.vendor", "'softsm'", "softhsm"]),
+        (HEAD.replace('label = "t"', 'label = "t"\nwrap = "host"'), ["token.wrap", "allowed: blocks, token"]),
         (HEAD + "[[key]]\nprofil = 'x'", ["key[0].profil", "unknown key", "purpose", "profile", "version"]),
         (HEAD + "[[key]]\n", ["key[0].profile", "required"]),
         (HEAD + "[[key]]\nprofile = 'x'", ["key[0].profile", "no profile 'x'", "msl-token-mac"]),
@@ -99,6 +102,36 @@ def test_an_unsafe_profile_is_refused(tmp_path: Path, change: tuple[str, str], e
     (tmp_path / "msl-token-encryption.toml").write_text(text.replace(*change))
     with pytest.raises(ConfigurationError, match=expected):
         read_profiles(tmp_path)
+
+
+ATTRIBUTES = [
+    ("msl-token-wrap", "secret", Traits(), {"WRAP", "UNWRAP"}),
+    ("msl-token-wrap", "secret", Traits(by_blocks=True), {"ENCRYPT", "DECRYPT"}),
+    ("msl-token-mac", "secret", Traits(by_blocks=True), {"SIGN", "VERIFY"}),
+    ("transport-unwrap", "private", Traits(by_blocks=True), {"UNWRAP"}),
+    ("rsa-identity", "private", Traits(), {"SIGN"}),
+    ("rsa-identity", "private", Traits(forced=frozenset({"SIGN", "DECRYPT"})), {"SIGN", "DECRYPT"}),
+    ("msl-token-mac", "secret", Traits(forced=frozenset({"SIGN", "DECRYPT"})), {"SIGN", "VERIFY"}),
+]
+
+
+@pytest.mark.parametrize(("name", "half", "traits", "rights"), ATTRIBUTES)
+def test_what_is_particular_about_a_token_changes_rights_and_no_protection(
+    name: str, half: Half, traits: Traits, rights: set[str]
+) -> None:
+    profile = read_profiles(PROFILES)[name]
+    template, plain = creation_template(profile, half, traits), creation_template(profile, half)
+    protections = {"TOKEN", "PRIVATE", "SENSITIVE", "EXTRACTABLE", "COPYABLE", "MODIFIABLE"}
+    assert {flag for flag, on in template.items() if on and flag not in protections} == rights
+    assert {flag: template[flag] for flag in protections} == {flag: plain[flag] for flag in protections}
+
+
+def test_an_attribute_a_token_does_not_know_is_neither_set_nor_expected() -> None:
+    profile = read_profiles(PROFILES)["msl-token-mac"]
+    traits = Traits(unknown=frozenset({"COPYABLE"}))
+    whole = creation_template(profile, "secret")
+    assert set(whole) - set(creation_template(profile, "secret", traits)) == {"COPYABLE"}
+    assert "COPYABLE" not in expected_attributes(profile, "secret", "generated", traits)
 
 
 def test_no_profile_may_both_unwrap_and_decrypt() -> None:

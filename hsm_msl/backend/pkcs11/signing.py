@@ -29,7 +29,8 @@ def _sha384(data: bytes) -> bytes:
     return hashlib.sha384(data).digest()
 
 
-def _digest_info(data: bytes) -> bytes:
+def digest_info(data: bytes) -> bytes:
+    """Return the DigestInfo of the SHA-256 of ``data``, as RSASSA-PKCS1-v1_5 signs it (RFC 8017 section 9.2)."""
     return _SHA256_DIGEST_INFO + _sha256(data)
 
 
@@ -52,7 +53,7 @@ _PSS = (Mechanism.SHA256, MGF.SHA256, 32)
 _WAYS: dict[SignatureScheme, tuple[_Way, ...]] = {  # the first that the token has is taken
     SignatureScheme.RSA_PKCS1_SHA256: (
         _Way(KeyType.RSA, Mechanism.SHA256_RSA_PKCS, None, _whole, _same),
-        _Way(KeyType.RSA, Mechanism.RSA_PKCS, None, _digest_info, _same),
+        _Way(KeyType.RSA, Mechanism.RSA_PKCS, None, digest_info, _same),
     ),
     SignatureScheme.RSA_PSS_SHA256: (
         _Way(KeyType.RSA, Mechanism.SHA256_RSA_PKCS_PSS, _PSS, _whole, _same),

@@ -14,7 +14,7 @@ from hsm_provision.desired_keys import Material
 from hsm_provision.key_material import OpenMaterial, PrivateMaterial
 from hsm_provision.labels import KeyName
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.templates import Half, creation_template, halves
+from hsm_provision.templates import Half, halves
 from hsm_provision.token.access import token_errors
 from hsm_provision.token.objects import TokenSession, list_keys
 from hsm_provision.token.transport import open_sealed
@@ -46,12 +46,12 @@ def generate_key(session: TokenSession, profile: KeyProfile, name: KeyName, size
     with token_errors(f"generating {name.label}"):
         if profile.type in ("aes", "hmac-sha256"):
             session.binding.generate_key(
-                KEY_TYPES[profile.type], size, template=_template(profile, "secret", name), **common
+                KEY_TYPES[profile.type], size, template=_template(session, profile, "secret", name), **common
             )
             return
         templates = {
-            "public_template": _template(profile, "public", name),
-            "private_template": _template(profile, "private", name),
+            "public_template": _template(session, profile, "public", name),
+            "private_template": _template(session, profile, "private", name),
         }
         if profile.type == "rsa":
             session.binding.generate_keypair(KeyType.RSA, size, **templates, **common)
@@ -81,15 +81,15 @@ def import_key(session: TokenSession, profile: KeyProfile, name: KeyName, materi
     try:
         with token_errors(f"importing {name.label}"):
             if isinstance(material, SealedMaterial):
-                protected = creation_template(profile, halves(profile)[0])
+                protected = session.template(profile, halves(profile)[0])
                 created.append(open_sealed(session, profile, material, protected, name, store=True))
                 if material.spki is not None:
-                    public = {**public_values(profile, material.spki), **_template(profile, "public", name)}
+                    public = {**public_values(profile, material.spki), **_template(session, profile, "public", name)}
                     created.append(session.binding.create_object(public))
                 return
             for half in halves(profile):
                 values = key_values(profile, half, material)
-                created.append(session.binding.create_object({**values, **_template(profile, half, name)}))
+                created.append(session.binding.create_object({**values, **_template(session, profile, half, name)}))
     except BaseException:
         for handle in created:
             handle.destroy()
@@ -105,11 +105,11 @@ def refuse_collision(session: TokenSession, name: KeyName) -> None:
         raise KeyPolicyError(f"an object with the ID of {name.label!r} exists already; nothing was created")
 
 
-def _template(profile: KeyProfile, half: Half, name: KeyName) -> dict[Attribute, Any]:
+def _template(session: TokenSession, profile: KeyProfile, half: Half, name: KeyName) -> dict[Attribute, Any]:
     return {
         Attribute.LABEL: name.label,
         Attribute.ID: name.key_id,
-        **binding_template(creation_template(profile, half)),
+        **binding_template(session.template(profile, half)),
     }
 
 

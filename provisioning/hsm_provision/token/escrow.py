@@ -16,7 +16,7 @@ from hsm_provision.check_values import CheckValue, public_check_value
 from hsm_provision.desired_keys import Material
 from hsm_provision.labels import KeyName
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.templates import Half, creation_template, halves
+from hsm_provision.templates import Half, halves
 from hsm_provision.token.access import token_errors
 from hsm_provision.token.creation import key_values, public_values, refuse_collision
 from hsm_provision.token.objects import TokenSession, find_object, spki_of
@@ -87,7 +87,7 @@ def unwrap_to_token(
     backup = find_object(session, backup_label, "secret")
     half = halves(profile)[0]
     with token_errors(f"restoring {name.label}"):
-        created = _unwrap(session, backup, profile, wrapped, name, creation_template(profile, half), store=True)
+        created = _unwrap(session, backup, profile, wrapped, name, session.template(profile, half), store=True)
         if spki is None:
             return
         try:
@@ -96,7 +96,7 @@ def unwrap_to_token(
                     **public_values(profile, spki),
                     Attribute.LABEL: name.label,
                     Attribute.ID: name.key_id,
-                    **binding_template(creation_template(profile, "public")),
+                    **binding_template(session.template(profile, "public")),
                 }
             )
         except BaseException:
@@ -119,7 +119,7 @@ def wrapped_check_value(
     """
     backup = find_object(session, backup_label, "secret")
     half = halves(profile)[0]
-    template = {**creation_template(profile, half), "TOKEN": False}
+    template = {**session.template(profile, half), "TOKEN": False}
     with token_errors("proving a backup"):
         handle = _unwrap(session, backup, profile, wrapped, None, template, store=False)
         try:
@@ -133,9 +133,9 @@ def wrapped_check_value(
 def _session_key(
     session: TokenSession, profile: KeyProfile, size: int | str, material: Material | None
 ) -> tuple[Any, Any | None]:
-    templates = {half: _passing(profile, half) for half in halves(profile)}
+    templates = {half: _passing(session, profile, half) for half in halves(profile)}
     if isinstance(material, SealedMaterial):
-        private = {**creation_template(profile, halves(profile)[0]), "TOKEN": False, "EXTRACTABLE": True}
+        private = {**session.template(profile, halves(profile)[0]), "TOKEN": False, "EXTRACTABLE": True}
         handle = open_sealed(session, profile, material, private, None, store=False)
         if material.spki is None:
             return handle, None
@@ -165,9 +165,9 @@ def _session_key(
     return private, public
 
 
-def _passing(profile: KeyProfile, half: Half) -> dict[Attribute, Any]:
+def _passing(session: TokenSession, profile: KeyProfile, half: Half) -> dict[Attribute, Any]:
     """Return the template of a session object that lives until it is wrapped."""
-    template = {**creation_template(profile, half), "TOKEN": False}
+    template = {**session.template(profile, half), "TOKEN": False}
     if half != "public":
         template["EXTRACTABLE"] = True
     return binding_template(template)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hsm_provision.templates import Half
+from hsm_provision.templates import PLAIN, Half, Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,11 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All key objects of a token, and how many objects could not be read."""
+    """All key objects of a token, how many objects could not be read, and what is particular about the token."""
 
     objects: tuple[ObjectFacts, ...]
     unreadable: int = 0
+    traits: Traits = PLAIN
 
     def of_label(self, label: str) -> tuple[ObjectFacts, ...]:
         """Return every object with this label, secrets and private keys first."""

@@ -17,8 +17,10 @@ from pkcs11.util.rsa import encode_rsa_public_key
 from hsm_msl.backend.pin import PinSource
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of
 from hsm_msl.backend.pkcs11.module import Module
+from hsm_msl.backend.pkcs11.vendors import PROFILES, VendorProfile, recognise
 from hsm_msl.errors import KeyNotFoundError, KeyPolicyError
-from hsm_provision.templates import Half
+from hsm_provision.profiles import KeyProfile
+from hsm_provision.templates import Half, Traits, creation_template
 from hsm_provision.token.access import logged_in, token_errors
 from hsm_provision.token.facts import Listing, ObjectFacts, TokenIdentity
 from hsm_provision.token.vocabulary import BOOLEAN_ATTRIBUTES, CLASSES, CURVE_NAMES, HALVES, KINDS
@@ -26,17 +28,41 @@ from hsm_provision.token.vocabulary import BOOLEAN_ATTRIBUTES, CLASSES, CURVE_NA
 
 @dataclass(frozen=True, slots=True)
 class TokenSession:
-    """A logged-in read/write session on one token."""
+    """A logged-in read/write session on one token.
+
+    Attributes:
+        module: the loaded module.
+        identity: what the token says of itself.
+        binding: the binding's session.
+        vendor: what is known of such tokens.
+        by_blocks: whether keys wrap by blocks on it.
+    """
 
     module: Module
     identity: TokenIdentity
     binding: Any
+    vendor: VendorProfile
+    by_blocks: bool = False
+
+    @property
+    def traits(self) -> Traits:
+        """What is particular about the token's attributes."""
+        unknown, forced = self.vendor.unknown_attributes, self.vendor.forced_uses
+        return Traits(
+            frozenset(item.name for item in unknown), frozenset(item.name for item in forced), self.by_blocks
+        )
+
+    def template(self, profile: KeyProfile, half: Half) -> dict[str, bool]:
+        """Return the attributes of one object of a key on this token (``creation_template``)."""
+        return creation_template(profile, half, self.traits)
 
     def mechanisms(self) -> frozenset[str]:
-        """Return the names of the mechanisms the token lists. Raises BackendUnavailableError."""
+        """Return the names of the mechanisms the token lists and does right. Raises BackendUnavailableError."""
         with token_errors("listing mechanisms"):
             listed = self.binding.token.slot.get_mechanisms()
-        return frozenset(item.name for item in listed if isinstance(item, Mechanism))
+        return frozenset(
+            item.name for item in listed if isinstance(item, Mechanism) and item not in self.vendor.broken
+        )
 
     def random(self, size: int) -> bytes:
         """Return ``size`` bytes from the token's generator. Raises BackendUnavailableError."""
@@ -46,11 +72,25 @@ class TokenSession:
 
 @contextlib.contextmanager
 def token_session(
-    module: Module, label: str, serial: str | None, pin: PinSource, refused: Path | None = None
+    module: Module,
+    label: str,
+    serial: str | None,
+    pin: PinSource,
+    refused: Path | None = None,
+    *,
+    vendor: str | None = None,
+    by_blocks: bool = False,
 ) -> Iterator[TokenSession]:
-    """Open a session for the length of a ``with`` block. Arguments and errors as ``logged_in``."""
+    """Open a session for the length of a ``with`` block. Arguments and errors as ``logged_in``.
+
+    Args:
+        module, label, serial, pin, refused: as there.
+        vendor: name of the vendor profile; chosen by what the token says of itself when absent.
+        by_blocks: whether keys wrap by blocks on it.
+    """
     with logged_in(module, label, serial, pin, refused) as (identity, binding):
-        yield TokenSession(module, identity, binding)
+        found = PROFILES[vendor] if vendor else recognise(identity.manufacturer, identity.model)
+        yield TokenSession(module, identity, binding, found, by_blocks)
 
 
 def list_keys(session: TokenSession) -> Listing:
@@ -74,7 +114,7 @@ def list_keys(session: TokenSession) -> Listing:
                 with token_errors("reading a key"):
                     raise
             unreadable += 1
-    return Listing(tuple(found), unreadable)
+    return Listing(tuple(found), unreadable, session.traits)
 
 
 def describe(handle: Any) -> ObjectFacts:

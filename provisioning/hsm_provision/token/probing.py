@@ -9,6 +9,7 @@ from typing import Any
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
+from hsm_msl.backend import rfc3394
 from hsm_msl.backend.key_derivation import COUNTER_BYTES, fixed_data
 from hsm_msl.backend.pkcs11.derivation import masked_last_block
 from hsm_msl.backend.pkcs11.errors import Fault, fault_of
@@ -21,7 +22,7 @@ from hsm_provision.check_values import (
     symmetric_check_value,
 )
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.templates import Half, creation_template, halves
+from hsm_provision.templates import Half, halves
 from hsm_provision.token.access import token_errors
 from hsm_provision.token.objects import TokenSession, find_object, public_spki
 
@@ -42,6 +43,12 @@ _DERIVED = {
     Attribute.UNWRAP: False,
     Attribute.DERIVE: False,
 }
+_WRAPPING: Mapping[Half, tuple[Mechanism, ...]] = {
+    "secret": (Mechanism.AES_KEY_WRAP, Mechanism.AES_KEY_WRAP_PAD, Mechanism.AES_KEY_WRAP_KWP, Mechanism.AES_CBC_PAD),
+    "private": (Mechanism.AES_KEY_WRAP_PAD, Mechanism.AES_KEY_WRAP_KWP, Mechanism.AES_CBC_PAD),
+}
+"""What a key is tried to be wrapped out with: the first that the token lists."""
+
 _REFUSALS = frozenset({Fault.POLICY, Fault.MECHANISM})
 """A refusal is a decision about the key. An outage is not one, and fails the probe instead of passing it."""
 
@@ -72,7 +79,7 @@ def check_value_of_handle(session: TokenSession, profile: KeyProfile, handle: An
     elif method == "hmac-label":
         output = bytes(handle.sign(HMAC_TEXT, mechanism=Mechanism.SHA256_HMAC))
     else:
-        output = _wrap_zero(session, handle)
+        output = _wrap_zero_by_blocks(handle) if session.by_blocks else _wrap_zero(session, handle)
     return symmetric_check_value(method, output)
 
 
@@ -103,10 +110,10 @@ def try_refusals(session: TokenSession, profile: KeyProfile, label: str) -> tupl
     """
     half = halves(profile)[0]
     handle = find_object(session, label, half)
-    escalation = next(name for name, on in creation_template(profile, half).items() if not on and name in _RIGHTS)
+    escalation = next(name for name, on in session.template(profile, half).items() if not on and name in _RIGHTS)
     attempts: tuple[tuple[str, str, Callable[[], object]], ...] = (
         ("read its value", "its value can be read", lambda: handle[_VALUE[profile.type, half]]),
-        ("wrap it out", "it can be wrapped out", lambda: _wrap_out(session, handle)),
+        ("wrap it out", "it can be wrapped out", lambda: _wrap_out(session, half, handle)),
         (
             "copy it",
             "it can be copied into an extractable key",
@@ -123,9 +130,12 @@ def try_refusals(session: TokenSession, profile: KeyProfile, label: str) -> tupl
             lambda: handle.__setitem__(Attribute.EXTRACTABLE, True),
         ),
     )
+    if session.vendor.nominal_rights:  # to change what nobody minds proves nothing, and would not change back
+        attempts = tuple(attempt for attempt in attempts if attempt[0] not in _CHANGES)
     return tuple(Refusal(tried, danger, not _allowed(label, danger, attempt)) for tried, danger, attempt in attempts)
 
 
+_CHANGES = frozenset({"add a right", "make extractable"})
 _RIGHTS = frozenset({"ENCRYPT", "DECRYPT", "WRAP", "UNWRAP", "SIGN", "DERIVE"})
 
 
@@ -140,7 +150,9 @@ def _allowed(label: str, name: str, attempt: Callable[[], object]) -> bool:
     return True
 
 
-def _wrap_out(session: TokenSession, handle: Any) -> None:
+def _wrap_out(session: TokenSession, half: Half, handle: Any) -> None:
+    listed = session.binding.token.slot.get_mechanisms()
+    mechanism = next((item for item in _WRAPPING[half] if item in listed), _WRAPPING[half][0])
     wrapping = session.binding.generate_key(
         KeyType.AES,
         256,
@@ -159,7 +171,8 @@ def _wrap_out(session: TokenSession, handle: Any) -> None:
         },
     )
     try:
-        wrapping.wrap_key(handle, mechanism=Mechanism.AES_KEY_WRAP_PAD)
+        parameter = bytes(len(ZERO_BLOCK)) if mechanism is Mechanism.AES_CBC_PAD else None
+        wrapping.wrap_key(handle, mechanism=mechanism, mechanism_param=parameter)
     finally:
         wrapping.destroy()
 
@@ -193,6 +206,10 @@ def _derive_zero(handle: Any) -> bytes:
         return bytes(derived.encrypt(ZERO_BLOCK, mechanism=Mechanism.AES_ECB))
     finally:
         derived.destroy()
+
+
+def _wrap_zero_by_blocks(handle: Any) -> bytes:
+    return rfc3394.wrap(lambda block: bytes(handle.encrypt(block, mechanism=Mechanism.AES_ECB)), ZERO_BLOCK)
 
 
 def _wrap_zero(session: TokenSession, handle: Any) -> bytes:

@@ -7,7 +7,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pkcs11 import Attribute, KeyType, Mechanism
+from pkcs11.exceptions import MechanismInvalid
 
+from hsm_msl.backend.pkcs11.signing import digest_info
 from hsm_provision.token.access import token_errors
 from hsm_provision.token.objects import TokenSession, find_object
 
@@ -33,7 +35,10 @@ def sign_with(session: TokenSession, label: str, data: bytes) -> bytes:
 def sign_by_handle(handle: Any, data: bytes) -> bytes:
     """Sign as ``sign_with``, with a key object at hand. Raises the binding's errors."""
     if handle[Attribute.KEY_TYPE] == KeyType.RSA:
-        return bytes(handle.sign(data, mechanism=Mechanism.SHA256_RSA_PKCS))
+        try:
+            return bytes(handle.sign(data, mechanism=Mechanism.SHA256_RSA_PKCS))
+        except MechanismInvalid:
+            return bytes(handle.sign(digest_info(data), mechanism=Mechanism.RSA_PKCS))
     raw = bytes(handle.sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA))
     half = len(raw) // 2
     return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))

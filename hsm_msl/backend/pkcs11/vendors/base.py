@@ -32,6 +32,10 @@ class VendorProfile:
         source: where the facts are from.
         quirks: what an operator should know and the code cannot mend, a sentence each.
         forced_uses: uses the token gives every private key, whatever the template said.
+        unknown_attributes: attributes it does not know, so that a template that names one makes no key; what they
+            would say cannot be read back either.
+        nominal_rights: whether the module merely notes what a key may do, for anybody to change, and what keeps the
+            key in is the device alone.
         read_write_sessions: whether the token has no read-only sessions.
         manufacturers: how the token's manufacturer ID begins, to recognise it.
         models: how its model begins; empty means any.
@@ -43,6 +47,8 @@ class VendorProfile:
     source: str = ""
     quirks: tuple[str, ...] = ()
     forced_uses: frozenset[Attribute] = frozenset()
+    unknown_attributes: frozenset[Attribute] = frozenset()
+    nominal_rights: bool = False
     read_write_sessions: bool = False
     manufacturers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()

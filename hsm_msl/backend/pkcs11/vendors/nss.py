@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pkcs11 import Mechanism
+from pkcs11 import Attribute, Mechanism
 from pkcs11.exceptions import DeviceError, FunctionFailed, GeneralError
 
 from hsm_msl.backend.pkcs11.vendors.base import VendorProfile
@@ -18,10 +18,12 @@ NSS = VendorProfile(
     # AES_KEY_WRAP_PAD works and is not RFC 5649.
     broken=frozenset((Mechanism.AES_GCM, Mechanism.AES_KEY_WRAP_KWP, Mechanism.AES_KEY_WRAP_PAD)),
     padded_wrap=None,
+    unknown_attributes=frozenset((Attribute.COPYABLE,)),
     quirks=(
         "it takes its database as a parameter string at initialisation",
         "a forked child draws the same random bytes as its parent until it starts the module again",
         "private keys on its database are decrypted for every call: RSA-2048 is 30 to 40 times slower than SoftHSMv2",
         "it never locks a PIN and does not enforce wrapping templates",
+        "keys that may not leave it can be wrapped out and copied into ones that may: hsm-provision makes none on it",
     ),
 )

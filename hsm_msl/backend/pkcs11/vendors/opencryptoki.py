@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pkcs11 import Attribute
 from pkcs11.exceptions import FunctionFailed, GeneralError
 
 from hsm_msl.backend.pkcs11.vendors.base import VendorProfile
@@ -16,6 +17,7 @@ OPENCRYPTOKI = VendorProfile(
     vague=(GeneralError, FunctionFailed),  # refused RSA blocks are CKR_FUNCTION_FAILED
     one_call=True,  # with four threads it crashed in 3 of 3 runs of the field notes, though in none of ours
     padded_wrap=None,
+    unknown_attributes=frozenset((Attribute.COPYABLE,)),
     quirks=(
         "it needs the daemon pkcsslotd and membership in the group pkcs11",
         "it ignores CKA_SENSITIVE and CKA_EXTRACTABLE in an unwrap template; both are set afterwards and read back",

@@ -19,6 +19,7 @@ TPM2 = VendorProfile(
     homes=1,
     # Every RSA key is made for signing and decrypting; a template that says less is refused by the module.
     forced_uses=frozenset((Attribute.SIGN, Attribute.VERIFY, Attribute.ENCRYPT, Attribute.DECRYPT)),
+    nominal_rights=True,
     # Over a refused ciphertext the module answers that the TPM failed, and leaves the operation open on the session.
     # Bad input could not be told from an outage, so it decrypts nothing here. Signing has mechanisms of its own.
     broken=frozenset((Mechanism.RSA_PKCS_OAEP, Mechanism.RSA_PKCS, Mechanism.RSA_X_509)),
@@ -26,6 +27,7 @@ TPM2 = VendorProfile(
     quirks=(
         "it holds RSA-2048 and NIST curve key pairs and nothing else: an identity, not the keys of a token issuer",
         "it decrypts nothing here, because its module does not tell a refused ciphertext from a failing TPM",
+        "its module notes what a key may do and lets anybody with the PIN change the note; the TPM keeps the key in",
         "it needs a resource manager (tpm2-abrmd or the kernel's) and says CKR_SESSION_COUNT early",
         "wrong PINs lock the whole TPM for a time",
         "keys imported with tpm2_ptool are extractable and are refused here; generate them in the TPM",
