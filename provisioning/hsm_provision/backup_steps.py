@@ -49,10 +49,11 @@ def make_backup_key(office: KeyOffice, name: KeyName, needed: int, total: int, d
         The share files.
 
     Raises:
-        ConflictError: the key exists already.
+        ConflictError: the key exists already, or the token has no AES key wrap.
         ConfigurationError: the numbers make no sense or a file exists.
         BackendError: the token fails.
     """
+    _demand_key_wrap(office)
     if office.manifest().key(name.label) is not None:
         raise ConflictError(f"{name.label} exists already; its shares were handed out when it was made")
     paths = [directory / f"{name.label}.share-{number}-of-{total}.txt" for number in range(1, total + 1)]
@@ -81,6 +82,11 @@ def make_backup_key(office: KeyOffice, name: KeyName, needed: int, total: int, d
         ),
     )
     return tuple(paths)
+
+
+def _demand_key_wrap(office: KeyOffice) -> None:
+    if "AES_KEY_WRAP" not in office.session.mechanisms():
+        raise ConflictError("the token lacks AES_KEY_WRAP, so no key is backed up from it or restored to it")
 
 
 def export_backup(office: KeyOffice, path: Path) -> BackupFile:
@@ -190,9 +196,10 @@ def restore_backup(
     Raises:
         ConfigurationError: the shares do not fit together.
         VerificationError: the shares are of another backup key, or a key did not prove itself (it was destroyed).
-        ConflictError: the backup holds no bundle, or something else is in the way.
+        ConflictError: the backup holds no bundle, the token has no AES key wrap, or something else is in the way.
         BackendError: the token fails.
     """
+    _demand_key_wrap(office)
     name, secret, check = open_shares(backup, shares, office.profiles)
     body = office.manifest()
     if body.key(name.label) is None:

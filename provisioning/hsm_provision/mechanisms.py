@@ -36,7 +36,7 @@ def missing_mechanisms(key: DesiredKey, available: frozenset[str], *, by_blocks:
         by_blocks: whether keys wrap by blocks on this token.
     """
     uses = [(key.profile.type, usage) for usage in key.profile.usage]
-    if by_blocks:
+    if by_blocks and key.profile.blocks:
         uses = [("aes", "encrypt") if use == ("aes", "wrap") else use for use in uses]
     needed = [_USE[use] for use in uses if use in _USE]
     if key.source is None:

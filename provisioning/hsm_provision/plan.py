@@ -199,7 +199,9 @@ def _plan_key(
             )
         if listing is not None:
             lacking = missing_mechanisms(key, mechanisms, by_blocks=traits.by_blocks)
-            problems.extend(_lacking(name) for name in lacking)
+            problems.extend(f"the token lacks {name}" for name in lacking)
+            if lacking and key.profile.blocks and not traits.by_blocks:
+                problems.append('with `wrap = "blocks"` in [token] it would wrap by blocks')
     if recorded is None and manifest is not None and key.state == "primary":
         primary = manifest.primary_of(key.name.family)
         if primary is not None:
@@ -222,11 +224,6 @@ def _plan_key(
         templates=templates,
         problems=tuple(problems),
     )
-
-
-def _lacking(mechanism: str) -> str:
-    instead = '; with `wrap = "blocks"` in [token] keys wrap by blocks' if mechanism == "AES_KEY_WRAP" else ""
-    return f"the token lacks {mechanism}{instead}"
 
 
 def _half(listing: Listing, key: DesiredKey) -> bool:

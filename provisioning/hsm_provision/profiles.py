@@ -40,7 +40,9 @@ class KeyProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of key.
 
     ``purpose`` is the label prefix used when a ceremony gives none; ``bits``/``curves`` list what is allowed, the
-    first being the default. ``validity_days`` sets the end of use recorded in the manifest (0: no end).
+    first being the default. ``validity_days`` sets the end of use recorded in the manifest (0: no end). With
+    ``blocks`` such a key may wrap by blocks on a token without AES key wrap: what it wraps is the host's, and no key
+    of the token.
     """
 
     name: str
@@ -53,6 +55,7 @@ class KeyProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     curves: tuple[Curve, ...] = ()
     validity_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
     backup: BackupRule = "none"
+    blocks: bool = False
 
 
 def read_profiles(directory: Path) -> dict[str, KeyProfile]:
@@ -84,6 +87,8 @@ def _check(profile: KeyProfile, file: Path) -> None:
         raise ConfigurationError(
             f"{file}: usage: {sorted(profile.usage)} is not a safe combination for {profile.type}; allowed: {options}"
         )
+    if profile.blocks and "wrap" not in profile.usage:
+        raise ConfigurationError(f"{file}: blocks: only keys that wrap can do it by blocks")
     if profile.type == "ec":
         if not profile.curves or profile.bits:
             raise ConfigurationError(f"{file}: curves: an ec profile lists curves (P-256, P-384) and no bits")

@@ -25,7 +25,7 @@ class Traits:
     Attributes:
         unknown: attributes it does not know; they are neither set nor read back.
         forced: uses it gives every key pair, whatever is asked for.
-        by_blocks: whether keys wrap by blocks on it: they encrypt and decrypt, since it has no AES key wrap.
+        by_blocks: whether keys whose profile allows it wrap by blocks on it: they encrypt and decrypt instead.
     """
 
     unknown: frozenset[str] = frozenset()
@@ -78,7 +78,7 @@ def creation_template(profile: KeyProfile, half: Half, traits: Traits = PLAIN) -
         wanted = {_PUBLIC_COUNTERPART[usage] for usage in profile.usage if usage in _PUBLIC_COUNTERPART}
     else:
         wanted = {usage.upper() for usage in profile.usage}
-    if traits.by_blocks and profile.type == "aes" and "wrap" in profile.usage:
+    if traits.by_blocks and profile.blocks:
         wanted = {"ENCRYPT", "DECRYPT"}
     if half != "secret":
         wanted |= traits.forced

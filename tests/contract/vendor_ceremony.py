@@ -62,6 +62,11 @@ class Bench:
         self.ceremony = directory / "ceremony.toml"
         self.ceremony.write_text("".join(self._document()))
 
+    @property
+    def made(self) -> bool:
+        """Whether a ceremony was carried out."""
+        return (self.directory / "records/manifest.json").exists()
+
     def run(self, *arguments: str | Path) -> tuple[int, str]:
         """Run ``hsm-provision`` to its end; return its exit status and what it printed."""
         done = subprocess.run(
@@ -159,8 +164,22 @@ def test_a_ceremony_makes_keys_that_prove_themselves(bench: Bench) -> None:
     assert "the token is as the manifest says" in bench.done("verify", bench.ceremony)
 
 
+def test_a_token_without_key_wrap_says_so_before_a_backup_key_is_split(bench: Bench) -> None:
+    if not bench.made:
+        raise KeyPolicyError("no key proved itself")
+    shares = bench.directory / "shares"
+    code, text = bench.run("backup-key", bench.ceremony, "--shares-to", shares, "--yes")
+    if bench.wraps:
+        assert code == 0, text
+        assert len(list(shares.iterdir())) == 5
+    else:
+        assert code == 3, text
+        assert "the token lacks AES_KEY_WRAP" in text
+        assert not shares.exists()
+
+
 def test_a_request_for_a_certificate_is_signed_by_an_identity_of_a_ceremony(bench: Bench) -> None:
-    if not (bench.directory / "records/manifest.json").exists():
+    if not bench.made:
         raise KeyPolicyError("no key proved itself")
     request = bench.directory / "identity.csr"
     bench.done("csr", bench.ceremony, IDENTITY, "--subject", "CN=server", "--out", request)
@@ -170,7 +189,7 @@ def test_a_request_for_a_certificate_is_signed_by_an_identity_of_a_ceremony(benc
 def test_a_server_serves_with_the_keys_of_a_ceremony_through_a_rotation(bench: Bench) -> None:
     if not bench.secrets:
         raise MechanismUnsupportedError("the token takes no secret key")
-    if not (bench.directory / "records/manifest.json").exists():
+    if not bench.made:
         raise KeyPolicyError("no key proved itself")
     world = bench.world
     config = bench.server_config()

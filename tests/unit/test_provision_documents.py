@@ -93,6 +93,7 @@ def test_a_wrong_ceremony_names_the_key_and_what_is_allowed(tmp_path: Path, text
         (("bits = [128]", 'bits = [128]\ncurves = ["P-256"]'), "only ec"),
         (("bits = [128]", "bits = [128]\nextractable = true"), "unknown key"),
         (("bits = [128]", "bits = []"), "bits"),
+        (("bits = [128]", "bits = [128]\nblocks = true"), "only keys that wrap"),
     ],
 )
 def test_an_unsafe_profile_is_refused(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
@@ -107,6 +108,7 @@ def test_an_unsafe_profile_is_refused(tmp_path: Path, change: tuple[str, str], e
 ATTRIBUTES = [
     ("msl-token-wrap", "secret", Traits(), {"WRAP", "UNWRAP"}),
     ("msl-token-wrap", "secret", Traits(by_blocks=True), {"ENCRYPT", "DECRYPT"}),
+    ("fleet-storage", "secret", Traits(by_blocks=True), {"WRAP", "UNWRAP"}),
     ("msl-token-mac", "secret", Traits(by_blocks=True), {"SIGN", "VERIFY"}),
     ("transport-unwrap", "private", Traits(by_blocks=True), {"UNWRAP"}),
     ("rsa-identity", "private", Traits(), {"SIGN"}),
