@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Self, TypeVar
@@ -37,7 +38,8 @@ class HttpClient:
     Args:
         client: the MSL side: its context, state and keys.
         url: where the server listens, ``http://`` or ``https://``.
-        timeout: seconds for connecting and for each answer, and for waiting on another exchange's renewal.
+        timeout: seconds for connecting, until an answer begins, from there to its end, and for waiting on another
+            exchange's renewal.
 
     Raises:
         TransportError: the URL cannot be used.
@@ -115,9 +117,12 @@ class HttpClient:
         received = bytearray()
         try:
             with self._http.stream("POST", self._url, content=body) as reply:
+                end = time.monotonic() + self._timeout
                 for part in reply.iter_bytes():
                     received += part
                     _check_size(received)
+                    if time.monotonic() > end:
+                        raise _unfinished(self._url, self._timeout)
         except httpx.HTTPError as error:
             raise _unanswered(self._url, error) from error
         return _accepted(self._url, reply.status_code, bytes(received))
@@ -193,9 +198,12 @@ class AsyncHttpClient:
         received = bytearray()
         try:
             async with self._http.stream("POST", self._url, content=body) as reply:
-                async for part in reply.aiter_bytes():
-                    received += part
-                    _check_size(received)
+                async with asyncio.timeout(self._timeout):
+                    async for part in reply.aiter_bytes():
+                        received += part
+                        _check_size(received)
+        except TimeoutError:
+            raise _unfinished(self._url, self._timeout) from None
         except httpx.HTTPError as error:
             raise _unanswered(self._url, error) from error
         return _accepted(self._url, reply.status_code, bytes(received))
@@ -222,6 +230,10 @@ def checked(url: str) -> str:
 def _check_size(received: bytearray) -> None:
     if len(received) > MAX_REPLY_BYTES:
         raise TransportError(f"the answer is larger than {MAX_REPLY_BYTES} bytes")
+
+
+def _unfinished(url: str, seconds: float) -> TransportError:
+    return TransportError(f"the answer from {url} did not end within {seconds:g} s")
 
 
 def _unanswered(url: str, error: httpx.HTTPError) -> TransportError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,8 +19,8 @@ from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportEr
 from msl_world import World, secret
 
 OK = b"HTTP/1.1 200 OK\r\n"
-Shape = Callable[[bytes], bytes]
-"""Makes what goes over the connection out of an answer; the connection is closed then."""
+Shape = Callable[[bytes], bytes | Iterator[bytes]]
+"""Makes what goes over the connection out of an answer, or its pieces; the connection is closed then."""
 
 
 def plain(body: bytes, *headers: bytes, status: bytes = OK, length: int | None = None) -> bytes:
@@ -102,7 +104,9 @@ def server(world: World, shape: Shape) -> Iterator[str]:
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
                 while len(body) < length:
                     body += connection.recv(65536)
-                connection.sendall(shape(engine.handle(body)))
+                answer = shape(engine.handle(body))
+                for piece in [answer] if isinstance(answer, bytes) else answer:
+                    connection.sendall(piece)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=run)
@@ -124,14 +128,14 @@ def _until(connection: socket.socket, mark: bytes) -> tuple[bytes, bytes, bytes]
     return data.partition(mark)
 
 
-def ask(world: World, url: str) -> bytes:
-    with HttpClient(world.client("PSK").engine, url, timeout=30) as http:
+def ask(world: World, url: str, timeout: float = 30) -> bytes:
+    with HttpClient(world.client("PSK").engine, url, timeout=timeout) as http:
         return http.request(secret()).payload
 
 
-def ask_on_a_loop(world: World, url: str) -> bytes:
+def ask_on_a_loop(world: World, url: str, timeout: float = 30) -> bytes:
     async def run() -> bytes:
-        async with AsyncHttpClient(world.client("PSK").engine, url, timeout=30) as http:
+        async with AsyncHttpClient(world.client("PSK").engine, url, timeout=timeout) as http:
             return (await http.request(secret())).payload
 
     return asyncio.run(run())
@@ -153,3 +157,18 @@ def test_answers_that_are_refused_by_name(
     world = World()
     with server(world, shape) as url, pytest.raises(error, match=text):
         client(world, url)
+
+
+def dripping(body: bytes) -> Iterator[bytes]:
+    """Never stop, and never pause for as long as a client waits."""
+    yield OK + b"Transfer-Encoding: chunked\r\n\r\n"
+    for place in itertools.count():
+        time.sleep(0.05)
+        yield b"1\r\n%b\r\n" % body[place : place + 1].ljust(1)
+
+
+@pytest.mark.parametrize("client", [ask, ask_on_a_loop])
+def test_an_answer_that_drips_in_is_not_waited_for_without_end(client: Callable[[World, str, float], bytes]) -> None:
+    world = World()
+    with server(world, dripping) as url, pytest.raises(TransportError, match="did not end within 1 s"):
+        client(world, url, 1.0)
