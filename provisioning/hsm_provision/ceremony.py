@@ -109,10 +109,14 @@ class FleetSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RecordsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where manifest, plans and audit log are kept, and the label of the token key that signs them."""
+    """Where manifest, plans and audit log are kept, and the label of the token key that signs them.
+
+    ``token_copies`` says how many copies of a SoftHSMv2 token's files are kept there as well.
+    """
 
     directory: str
     signing_key: str | None = None
+    token_copies: Annotated[int, msgspec.Meta(ge=0, le=100)] = 2
 
 
 class ApproverSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from hsm_msl.backend.pin import PinSource
 from hsm_msl.backend.pkcs11.module import Module, load
+from hsm_msl.backend.pkcs11.vendors import SOFTHSM
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
 from hsm_msl.private_files import create_private_file
@@ -27,10 +29,12 @@ from hsm_provision.records import Progress, Records
 from hsm_provision.token.access import initialise_token, token_ready
 from hsm_provision.token.objects import TokenSession, list_keys, token_session
 from hsm_provision.token.probing import token_check_value
+from hsm_provision.token_copies import TokenCopies, softhsm_directory
 from hsm_provision.token_verification import TokenVerdict, verify_token
 from hsm_provision.typed_secrets import read_new, secret_source
 from hsm_provision.user_import import OpenUsers, PlannedUser, plan_users, users_exist, users_url
 
+_LOG = logging.getLogger("hsm_provision")
 PIN_BYTES = 12
 """Entropy of a PIN invented for a development token; 16 characters of URL-safe Base64."""
 
@@ -80,8 +84,10 @@ class Workspace:
     def office(self) -> Iterator[KeyOffice]:
         """Log in for a step of a key's life. Raises as ``session``."""
         document = self.file.document
-        with self.records.held(), self.session() as session:
-            yield KeyOffice(session, self.records, self.profiles, document.ceremony, document.records.signing_key)
+        with self.records.held():
+            with self.session() as session:
+                yield KeyOffice(session, self.records, self.profiles, document.ceremony, document.records.signing_key)
+            self._keep_copy(session)
 
     def required_manifest(self) -> Manifest:
         """Return the stored manifest. Raises ConfigurationError when there is none or it is damaged."""
@@ -164,7 +170,7 @@ class Workspace:
             plan = self._plan(session)
             if begun is None:
                 demand_agreed(plan, self.records, agreed)
-            return apply_plan(
+            applied = apply_plan(
                 self.file,
                 plan,
                 self.wanted,
@@ -175,6 +181,19 @@ class Workspace:
                 begun=begun or plan,
                 resumed=bool(interrupted),
             )
+        self._keep_copy(session)
+        return applied
+
+    def _keep_copy(self, session: TokenSession) -> None:
+        """Keep a copy of a SoftHSMv2 token's files. What was done is done, so a failure is only told."""
+        manifest = self.records.manifest()
+        if session.vendor is not SOFTHSM or manifest is None:
+            return
+        copies = TokenCopies(self.records.directory / "token-copies", self.file.document.records.token_copies)
+        try:
+            copies.take(softhsm_directory(session.identity.serial), manifest.body)
+        except ConfigurationError as error:
+            _LOG.warning("hsm-provision: no copy of the token's files is kept: %s", error)
 
     def ensure_token(self, progress: Progress) -> None:
         """Initialise the token if it is missing and the ceremony may.

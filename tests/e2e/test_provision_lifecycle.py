@@ -256,6 +256,7 @@ def test_destruction_needs_retirement_and_two_different_people(bench: CeremonyBe
     assert other.code == 6
     assert destroy() == 0
     assert states(bench)[label] == "destroyed"
+    assert len(list((bench.work / "records/token-copies").iterdir())) == 1  # the former ones hold the key
     assert bench.python(f"result = len(list(session.get_objects({{A.LABEL: {label!r}}})))") == 0
     assert bench.run("verify", ceremony).code == 0
     outcome = bench.run("apply", ceremony)

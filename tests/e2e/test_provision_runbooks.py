@@ -59,4 +59,4 @@ def test_runbook(bench: CeremonyBench, name: str) -> None:
 
 
 def test_there_are_runbooks_for_what_happens_to_keys() -> None:
-    assert {"first-ceremony", "rotation", "loss-of-a-token", "migration"} <= set(RUNBOOKS)
+    assert {"first-ceremony", "rotation", "loss-of-a-token", "migration", "damaged-softhsm-token"} <= set(RUNBOOKS)
