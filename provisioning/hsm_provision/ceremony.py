@@ -12,6 +12,7 @@ import msgspec
 from hsm_msl.backend.pkcs11.vendors import PROFILES
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.toml_document import parse_document, suggestion
+from hsm_provision.templates import Traits
 
 KeyState = Literal["pre-active", "primary", "active", "retired", "destroyed"]
 
@@ -35,6 +36,8 @@ class TokenSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         vendor: name of the vendor profile; chosen by what the token says of itself when absent.
         wrap: how wrapping keys wrap: by the token's AES key wrap or, on a token without it, by blocks over AES-ECB.
             Such keys are made for encrypting and decrypting, and what they unwrap passes through the host.
+        unknown_attributes: attributes that this token does not know, left out of every template; what they would
+            forbid is tried all the same.
         initialise: how a token that does not exist yet is made.
     """
 
@@ -45,7 +48,13 @@ class TokenSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: str | None = None
     vendor: str | None = None
     wrap: Literal["token", "blocks"] = "token"
+    unknown_attributes: tuple[Literal["COPYABLE", "SIGN_RECOVER", "VERIFY_RECOVER"], ...] = ()
     initialise: InitialiseSection | None = None
+
+    @property
+    def traits(self) -> Traits:
+        """What is said about the attributes of this token."""
+        return Traits(unknown=frozenset(self.unknown_attributes), by_blocks=self.wrap == "blocks")
 
 
 class ImportSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -117,7 +117,7 @@ def make_plan(
         BackendUnavailableError: the token fails.
     """
     backup_label = backup_key_name(file).label
-    traits = Traits(by_blocks=file.document.token.wrap == "blocks") if listing is None else listing.traits
+    traits = file.document.token.traits if listing is None else listing.traits
     planned = tuple(
         _plan_key(key, listing, mechanisms, traits, manifest, interrupted, backup_label, token_check)
         for key in wanted

@@ -76,7 +76,7 @@ class Workspace:
             self.user_pin,
             refused,
             vendor=token.vendor,
-            by_blocks=token.wrap == "blocks",
+            traits=token.traits,
         ) as session:
             yield session
 

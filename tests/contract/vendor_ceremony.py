@@ -207,3 +207,24 @@ def test_a_server_serves_with_the_keys_of_a_ceremony_through_a_rotation(bench: B
         with closing(world.client()) as other, HttpClient(other.msl, server.url) as anew:
             assert anew.request(other.message(b"anew")).payload == b"anew"
     assert "the token is as the manifest says" in bench.done("verify", bench.ceremony)
+
+
+def test_an_attribute_the_token_does_not_know_is_named_in_the_ceremony(vendor_token: Token, tmp_path: Path) -> None:
+    """As on a token nobody has a profile for. The last test: its keys are in no manifest of the others."""
+    profile = vendor_token.connection.profile
+    if profile.forced_uses:
+        raise MechanismUnsupportedError("it takes no template without its own uses")
+    bench = Bench(tmp_path, vendor_token)
+    text = re.sub(r"signing_key.*\n", "", bench.ceremony.read_text().partition("[[key]]")[0])
+    unnamed = text.replace(f'"{profile.name}"', '"generic"') + _key("rsa-identity")
+    unnamed = f'{unnamed}purpose = "generic"\n'
+    bench.ceremony.write_text(unnamed)
+    code, said = bench.run("apply", bench.ceremony)
+    if profile.unknown_attributes:
+        assert code != 0
+        assert "generating generic.rsa.v1: the token" in said
+        names = [attribute.name for attribute in profile.unknown_attributes]
+        bench.ceremony.write_text(unnamed.replace("[records]", f"unknown_attributes = {names}\n[records]"))
+        bench.apply()
+    else:
+        assert code == 0, said

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pkcs11
 from pkcs11 import TokenFlag
-from pkcs11.exceptions import PKCS11Error
+from pkcs11.exceptions import AttributeTypeInvalid, PKCS11Error
 
 from hsm_msl.backend.pin import Pin, PinSource
 from hsm_msl.backend.pin_memory import FilePinMemory
@@ -18,7 +18,7 @@ from hsm_msl.backend.pkcs11.cryptoki import User
 from hsm_msl.backend.pkcs11.errors import code_of, translate
 from hsm_msl.backend.pkcs11.login import Login, identity_of
 from hsm_msl.backend.pkcs11.module import Module
-from hsm_msl.errors import BackendConfigurationError
+from hsm_msl.errors import BackendConfigurationError, MechanismUnsupportedError
 from hsm_provision.token.facts import TokenIdentity
 
 _LABEL_BYTES = 32
@@ -37,6 +37,11 @@ def token_errors(doing: str) -> Iterator[None]:
     """
     try:
         yield
+    except AttributeTypeInvalid as error:
+        raise MechanismUnsupportedError(
+            f"{doing}: the token does not know an attribute of the template (CKR_ATTRIBUTE_TYPE_INVALID); name it in "
+            "`unknown_attributes` of [token] in the ceremony"
+        ) from error
     except PKCS11Error as error:
         raise translate(error, doing) from error
 

@@ -20,7 +20,7 @@ from hsm_msl.backend.pkcs11.module import Module
 from hsm_msl.backend.pkcs11.vendors import PROFILES, VendorProfile, recognise
 from hsm_msl.errors import KeyNotFoundError, KeyPolicyError
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.templates import Half, Traits, creation_template
+from hsm_provision.templates import PLAIN, Half, Traits, creation_template
 from hsm_provision.token.access import logged_in, token_errors
 from hsm_provision.token.facts import Listing, ObjectFacts, TokenIdentity
 from hsm_provision.token.vocabulary import BOOLEAN_ATTRIBUTES, CLASSES, CURVE_NAMES, HALVES, KINDS
@@ -35,22 +35,14 @@ class TokenSession:
         identity: what the token says of itself.
         binding: the binding's session.
         vendor: what is known of such tokens.
-        by_blocks: whether keys wrap by blocks on it.
+        traits: what is particular about the attributes of this one.
     """
 
     module: Module
     identity: TokenIdentity
     binding: Any
     vendor: VendorProfile
-    by_blocks: bool = False
-
-    @property
-    def traits(self) -> Traits:
-        """What is particular about the token's attributes."""
-        unknown, forced = self.vendor.unknown_attributes, self.vendor.forced_uses
-        return Traits(
-            frozenset(item.name for item in unknown), frozenset(item.name for item in forced), self.by_blocks
-        )
+    traits: Traits
 
     def template(self, profile: KeyProfile, half: Half) -> dict[str, bool]:
         """Return the attributes of one object of a key on this token (``creation_template``)."""
@@ -79,18 +71,24 @@ def token_session(
     refused: Path | None = None,
     *,
     vendor: str | None = None,
-    by_blocks: bool = False,
+    traits: Traits = PLAIN,
 ) -> Iterator[TokenSession]:
     """Open a session for the length of a ``with`` block. Arguments and errors as ``logged_in``.
 
     Args:
         module, label, serial, pin, refused: as there.
         vendor: name of the vendor profile; chosen by what the token says of itself when absent.
-        by_blocks: whether keys wrap by blocks on it.
+        traits: what is particular about its attributes beyond what is known of such tokens.
     """
     with logged_in(module, label, serial, pin, refused) as (identity, binding):
         found = PROFILES[vendor] if vendor else recognise(identity.manufacturer, identity.model)
-        yield TokenSession(module, identity, binding, found, by_blocks)
+        yield TokenSession(module, identity, binding, found, _joined(traits, found))
+
+
+def _joined(traits: Traits, vendor: VendorProfile) -> Traits:
+    unknown = {attribute.name for attribute in vendor.unknown_attributes}
+    forced = {attribute.name for attribute in vendor.forced_uses}
+    return Traits(traits.unknown | unknown, traits.forced | forced, traits.by_blocks)
 
 
 def list_keys(session: TokenSession) -> Listing:

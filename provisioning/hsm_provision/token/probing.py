@@ -79,7 +79,11 @@ def check_value_of_handle(session: TokenSession, profile: KeyProfile, handle: An
     elif method == "hmac-label":
         output = bytes(handle.sign(HMAC_TEXT, mechanism=Mechanism.SHA256_HMAC))
     else:
-        output = _wrap_zero_by_blocks(handle) if session.by_blocks and profile.blocks else _wrap_zero(session, handle)
+        output = (
+            _wrap_zero_by_blocks(handle)
+            if session.traits.by_blocks and profile.blocks
+            else _wrap_zero(session, handle)
+        )
     return symmetric_check_value(method, output)
 
 
