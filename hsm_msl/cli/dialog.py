@@ -126,9 +126,9 @@ def _receive(
                 what = f"dialog failed: {message.reason.text}"
             if message.error is not None:
                 what += f" {message.error[0]}: {message.error[1]}"
-            typer.echo(f"{message.dialog.hex()[:8]} {message.seq} {what}: ", nl=False)
+            typer.echo(f"{message.dialog.hex()[:8]} {message.seq} {what}", nl=False)
             sys.stdout.flush()
-            sys.stdout.buffer.write(message.body + b"\n")
+            sys.stdout.buffer.write((b": " + message.body if message.body else b"") + b"\n")
             sys.stdout.buffer.flush()
     if not found:
         raise CommandError("no message" + ("" if wait else "; --wait SECONDS waits for one"))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from hsm_msl.dialog.binding import read_binding
+from hsm_msl.dialog.names import Kind
 from hsm_msl.dialog.session import Message, Outcome
 from hsm_msl.errors import UsageError
 from hsm_msl.ports.dialog_records import BindingRow, DialogTransaction, EndpointRecord
@@ -74,6 +75,8 @@ class DialogConsole:
     def receive(self, prefix: str, count: int, wait: float) -> Iterator[Message]:
         """Take messages, of one dialog or (empty prefix) of all, until there were enough or time is over.
 
+        Those of one dialog end with its last word.
+
         Args:
             prefix: first digits of the dialog's id.
             count: most messages.
@@ -85,6 +88,8 @@ class DialogConsole:
         while count > 0:
             taken = self._take(prefix, count)
             yield from taken
+            if prefix and taken and taken[-1].kind is not Kind.APP:
+                return  # the last word of the dialog
             count -= len(taken)
             if not taken:
                 left = deadline - time.monotonic()
