@@ -69,6 +69,12 @@ def test_wrapping_agrees_with_recorded_peers(backend: KeyBackend, number: int) -
         assert key.unwrap(wrapped) == plain
 
 
+def test_one_unit_of_a_stranger_is_bad_input_everywhere(backend: KeyBackend) -> None:
+    """A ladder's blob comes from whoever sends it; what is too short for the token is no outage of the token."""
+    with pytest.raises(DataRejectedError):
+        backend.wrapping(RFC_5649_KEK).unwrap(bytes(16))
+
+
 @pytest.mark.parametrize(("data", "wrapped"), RFC_5649)
 def test_padded_wrapping_agrees_with_rfc_5649_or_is_refused(backend: KeyBackend, data: str, wrapped: str) -> None:
     key = backend.wrapping(RFC_5649_KEK)

@@ -69,6 +69,28 @@ def test_keys_reach_the_peer_through_its_rsa_key(vault: TokenVault) -> None:
     assert_keys(keys, opened[0], opened[1])
 
 
+@pytest.mark.parametrize(
+    ("modulus", "exponent"),
+    [
+        (PEER.public_key().public_numbers().n - 1, 65537),
+        (2**2047, 65537),
+        (2**16391 + 1, 65537),
+        (2**4095 + 1, 2**4094 + 1),
+    ],
+    ids=["even", "power of two", "too long", "exponent too long"],
+)
+def test_a_useless_rsa_key_of_a_peer_is_its_fault_and_no_outage(
+    vault: TokenVault, hsm_token: Token, modulus: int, exponent: int
+) -> None:
+    """Whoever sends one must not make the token log in again, which takes the keys of others with it."""
+    key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    public = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    before = dict(hsm_token.connection.recovery.counts)
+    with refused(ErrorCode.PLAINTEXT_ILLEGAL_BLOCK_SIZE, ResponseCode.FAIL):
+        vault.export(vault.generate(), RsaTransport(RsaPadding.OAEP_SHA1, public), KeyForm.RAW)
+    assert hsm_token.connection.recovery.counts == before
+
+
 def test_keys_reach_the_peer_through_a_shared_wrapping_key(vault: TokenVault, place: TokenPlace) -> None:
     kpw = bytes(range(80, 96))
     keys = vault.generate()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
+from hsm_msl.errors import ErrorCode
 from hsm_msl.msl.conversation import Response
 from hsm_msl.service.http_client import HttpClient
 from hsm_provision.key_material import derive_wrapping_key
@@ -112,6 +116,59 @@ def test_residency_that_cannot_be(service_world: ServiceWorld) -> None:
     assert done.returncode == 78
     (line,) = done.stderr.decode().splitlines()
     assert "schemes.key_exchange: DIFFIE_HELLMAN needs the bytes of session keys" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"identity.rsa.v1"', '"identity.ec.v1"', "entity.label: names a key that is not an RSA key"),
+        ('scheme = "RSA"', 'scheme = "ECC"', "entity.label: names a key that is not an EC key"),
+        (
+            "[[entities]]",
+            '[[entities]]\nscheme = "ECC"\nkey_id = "peer"\npublic_key = "server.pem"\n\n[[entities]]',
+            "entities[0].public_key: not an EC public key",
+        ),
+    ],
+)
+def test_keys_of_another_kind_than_their_scheme(
+    service_world: ServiceWorld, old: str, new: str, problem: str
+) -> None:
+    """Such a server could not sign even an error, and would call itself ready."""
+    done = service_world.run("serve", service_world.server_config("kinds.toml", (old, new)))
+    assert done.returncode == 78
+    (line,) = done.stderr.decode().splitlines()
+    assert problem in line
+
+
+@pytest.mark.parametrize(
+    ("scheme", "keydata", "code"),
+    [
+        ("SYMMETRIC_WRAPPED", {"keyid": "PSK"}, ErrorCode.UNSUPPORTED_KEYX_KEY_ID),
+        ("JWK_LADDER", {"mechanism": "PSK"}, ErrorCode.UNSUPPORTED_KEYX_MECHANISM),
+    ],
+)
+def test_exchanges_of_pre_shared_keys_where_nobody_shares_any(
+    service_world: ServiceWorld, scheme: str, keydata: dict[str, str], code: ErrorCode
+) -> None:
+    """Where no rule speaks of PSK there is no such scheme, and the exchange says so (msl-schemes sections 6, 8)."""
+    config = service_world.server_config(
+        "unshared.toml",
+        ('entity = ["PSK"]', 'entity = ["NONE"]'),
+        (PREFERENCE, f"key_exchange = [{listed(EXCHANGES)}]"),
+        ('key_exchange = ["ASYMMETRIC_WRAPPED"]', f"key_exchange = [{listed(EXCHANGES)}]"),
+    )
+    header = {"messageid": 1, "renewable": True, "keyrequestdata": [{"scheme": scheme, "keydata": keydata}]}
+    entity = {"scheme": "NONE", "authdata": {"identity": "guest-1"}}
+    outer = {"entityauthdata": entity, "headerdata": _base64(header), "signature": ""}
+    chunk = {"payload": _base64({"sequencenumber": 1, "messageid": 1, "endofmsg": True, "data": ""}), "signature": ""}
+    body = json.dumps(outer) + json.dumps(chunk)
+    with service_world.serve(config) as server:
+        answer = json.loads(httpx.post(server.url, content=body).content)
+    assert json.loads(base64.b64decode(answer["errordata"]))["internalcode"] == code
+
+
+def _base64(value: object) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
 
 
 def test_session_keys_from_the_generator_of_a_token(service_world: ServiceWorld) -> None:

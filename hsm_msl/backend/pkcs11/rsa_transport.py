@@ -14,6 +14,7 @@ from pkcs11.exceptions import PKCS11Error
 from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.connection import Connection
 from hsm_msl.backend.pkcs11.session_objects import SessionObject
+from hsm_msl.backend.software.asymmetric import RSA_PADDINGS
 from hsm_msl.errors import DataRejectedError, MechanismUnsupportedError
 from hsm_msl.ports import RsaPadding
 
@@ -55,7 +56,7 @@ def wrap_for_peer(target: SessionObject, public_key: bytes, padding: RsaPadding)
         padding: RSA encryption padding.
 
     Raises:
-        DataRejectedError: it is no RSA key, or too small for the session key.
+        DataRejectedError: it is no RSA key, one that cannot be used, or too small for the session key.
         KeyPolicyError: the session key may not leave.
         MechanismUnsupportedError: the token does not wrap with this padding.
         BackendError: see ``errors.translate``.
@@ -69,6 +70,12 @@ def wrap_for_peer(target: SessionObject, public_key: bytes, padding: RsaPadding)
         raise DataRejectedError("not an RSA public key")
     if peer.key_size // 8 < LONGEST_KEY + OVERHEAD[padding]:
         raise DataRejectedError("the RSA key is too small for a session key")
+    # A stranger's key that nobody can encrypt to (an even modulus, a modulus or exponent beyond all limits) is found
+    # out here: a token answers it as it answers its own failures, and would be taken through its recovery.
+    try:
+        peer.encrypt(bytes(LONGEST_KEY), RSA_PADDINGS[padding])
+    except ValueError:
+        raise DataRejectedError("the RSA key cannot be used") from None
     numbers = peer.public_numbers()
     template = {
         Attribute.CLASS: ObjectClass.PUBLIC_KEY,

@@ -19,7 +19,7 @@ from hsm_msl.backend.pkcs11.mac import TokenMacKey
 from hsm_msl.backend.pkcs11.session_objects import SessionObject
 from hsm_msl.backend.pkcs11.sessions import Lease
 from hsm_msl.backend.pkcs11.verdicts import judged
-from hsm_msl.errors import KeyPolicyError, MechanismUnsupportedError
+from hsm_msl.errors import DataRejectedError, KeyPolicyError, MechanismUnsupportedError
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey
 
 _REFUSED = rfc3394.REFUSED
@@ -91,6 +91,9 @@ class TokenWrappingKey:
         check_wrapped(wrapped)
         if self._by_blocks:
             return rfc3394.unwrap(self._block("decrypt"), wrapped, pad=pad)
+        if not pad and len(wrapped) - 8 < _SHORTEST_NATIVE:
+            # A stranger may send this: it is bad input and no want of the token, since no key is so short.
+            raise DataRejectedError(_REFUSED)
         mechanism = self._mechanism(pad, len(wrapped) - 8)
         self._connection.homes.wear()
         return self._target.call(_unwrap_bytes, wrapped, mechanism, self._connection.profile.vague)

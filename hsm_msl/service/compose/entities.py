@@ -141,7 +141,10 @@ def known_entities(
         if isinstance(section, PskIdentity):
             preshared[section.identity] = sources.preshared(where, section)
             continue
-        (ecc if isinstance(section, EccPublicKey) else rsa)[section.key_id] = sources.public(where, section)
+        key, wants_rsa = sources.public(where, section), not isinstance(section, EccPublicKey)
+        if key.is_rsa is not wants_rsa:
+            raise sources.error(f"{where}.public_key", f"not {_kind(rsa=wants_rsa)} public key")
+        (rsa if wants_rsa else ecc)[section.key_id] = key
         if section.identity is not None:
             bound[section.key_id] = section.identity
     if own.preshared is not None and isinstance(local, PskIdentity):
@@ -188,8 +191,17 @@ def _signer(sources: KeySources, section: RsaIdentity | EccIdentity | X509Identi
     signing = sources.signing(section)
     ecc = isinstance(section, EccIdentity)
     scheme = SignatureScheme.ECDSA_SHA256 if ecc else SignatureScheme.RSA_PKCS1_SHA256
-    context = SignatureContext(scheme, signing=signing, verifying=PublicKey(signing.public_key))
+    verifying = PublicKey(signing.public_key)
+    if verifying.is_rsa is ecc:
+        # Found out here, since nothing could be signed with it: not even an error.
+        where = "entity.label" if section.file is None else "entity.file"
+        raise sources.error(where, f"names a key that is not {_kind(rsa=not ecc)} key, which this scheme signs with")
+    context = SignatureContext(scheme, signing=signing, verifying=verifying)
     return Own(LocalEntity(data, context, encrypts=False, protects_integrity=True), signing=signing)
+
+
+def _kind(*, rsa: bool) -> str:
+    return "an RSA" if rsa else "an EC"
 
 
 def _unprotected(data: EntityAuthData) -> Own:

@@ -107,6 +107,10 @@ class KeySources:
         )
         self.places: list[Place] = []
 
+    def error(self, key: str, problem: str) -> ConfigurationError:
+        """Return an error about a key of the configuration, for the caller to raise."""
+        return self._config.error(key, problem)
+
     def close(self) -> None:
         """Log out of every token."""
         self._tokens.close()

@@ -16,6 +16,7 @@ from hsm_msl.crypto.token_keys import TokenKeys
 from hsm_msl.errors import ConfigurationError, HsmMslError, KeyPolicyError, MechanismUnsupportedError
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.entityauth.defaults import EntityParts, entity_auth_schemes
+from hsm_msl.msl.entityauth.psk import NAME as PSK
 from hsm_msl.msl.entityauth.psk import PskScheme
 from hsm_msl.msl.keyx.base import KeyExchanges
 from hsm_msl.msl.keyx.defaults import ExchangeParts, Residency, key_exchanges
@@ -366,7 +367,7 @@ class _Composition:
             ephemeral=SoftwareEphemeralKeys(self.random),
             groups=groups(self.config),
             mechanisms=schemes.mechanisms,
-            psk=PskScheme(preshared, self.state.authorization, self.random),
+            psk=self._psk(preshared),
             ring=self.ring,
             residency=self.residency,
         )
@@ -374,6 +375,11 @@ class _Composition:
             return key_exchanges(schemes.key_exchange, parts)
         except (ConfigurationError, KeyPolicyError) as error:
             raise self.config.error("schemes.key_exchange", str(error)) from None
+
+    def _psk(self, preshared: PresharedKeys) -> PskScheme | None:
+        """Return what finds pre-shared keys for key exchanges; None on a server that does not speak PSK at all."""
+        spoken = PSK in self._permitted(lambda rule: rule.entity)
+        return PskScheme(preshared, self.state.authorization, self.random) if spoken else None
 
     def _permitted(self, names: Callable[[RuleSection], tuple[str, ...] | None]) -> tuple[str, ...]:
         """Return the schemes that any rule permits, each once; what nobody may use is not even there."""
