@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -39,6 +39,18 @@ _POST_ONLY = {"allow": "POST"}
 _CLOSING = {"connection": "close"}
 
 
+def late(seconds: float, headers: Mapping[str, str]) -> Response:
+    """Return the answer to a request that does not come in.
+
+    Args:
+        seconds: how long was waited.
+        headers: further headers.
+    """
+    return PlainTextResponse(
+        f"the request did not come in within {seconds:g} seconds\n", 408, {**_CLOSING, **headers}
+    )
+
+
 class _TooLargeError(Exception):
     """The request body is larger than this server takes."""
 
@@ -63,6 +75,7 @@ class MslApplication:
         threads: threads for the engine; 0 runs it on the event loop.
         inline: run messages of sessions that proved to be quick on the event loop all the same (``fast_lane``).
         random: makes the IDs of requests that bring none.
+        seconds: how long a request may take to come in whole.
     """
 
     def __init__(
@@ -80,9 +93,11 @@ class MslApplication:
         threads: int = 4,
         inline: bool = True,
         random: RandomBytes = os.urandom,
+        seconds: float = 60.0,
     ) -> None:
         self._server = server
         self._load = load
+        self._seconds = seconds
         self._counts = counts
         self._management = management
         self._pulse = pulse
@@ -121,8 +136,12 @@ class MslApplication:
         trace = Trace(request_id(scope["headers"], self._random))
         names = {HEADER.decode(): trace.request_id}
         try:
-            body = await self._body(scope, receive)
+            async with asyncio.timeout(self._seconds):
+                body = await self._body(scope, receive)
         except _GoneError:
+            return
+        except TimeoutError:
+            await late(self._seconds, names)(scope, receive, send)
             return
         except _TooLargeError:
             text = f"the request is larger than {self._max_request} bytes\n"

@@ -21,6 +21,7 @@ from hsm_msl.service.config import read_server_config
 from hsm_msl.service.dialog.beside import with_dialogs
 from hsm_msl.service.dialog.http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
+from hsm_msl.service.http_protocol import HttpProtocol
 from hsm_msl.service.named_application import applications
 from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
@@ -210,6 +211,7 @@ def _settings(
         log_config=None,
         access_log=False,
         lifespan="on",
+        http=HttpProtocol,
         ws="none",
         proxy_headers=False,
         server_header=False,

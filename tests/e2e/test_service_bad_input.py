@@ -18,6 +18,8 @@ from hsm_msl.service.http_client import HttpClient
 from service_world import RunningServer, ServiceWorld
 
 Http = httpx.Client
+UPGRADE = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAARAAAAAAAIAAAAA"}
+"""What java.net.http.HttpClient sends along with a POST unless told otherwise, and curl --http2."""
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,8 @@ def test_wrong_method(http: Http, method: str) -> None:
         {"host": "[not a host"},
         {"accept": "text/html"},
         {"connection": "close"},
+        UPGRADE,
+        {**UPGRADE, "expect": "100-continue"},
     ],
     ids=str,
 )
@@ -195,6 +199,24 @@ def test_disconnecting_in_the_middle(service: RunningServer, request_body: bytes
     for sent in (head[:10], head, head + request_body[:1000], head + request_body):
         with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
             connection.sendall(sent)
+
+
+def test_offers_of_another_protocol_in_a_row(service: RunningServer, request_body: bytes) -> None:
+    """Each is answered in HTTP/1.1, and the connection goes on; the pieces may arrive in any cut."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items()).encode()
+    with_length = b"POST / HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (fields, len(request_body))
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(request_body), request_body)
+    chunked = b"POST / HTTP/1.1\r\nHost: x\r\n%sTransfer-Encoding: chunked\r\n\r\n" % fields
+    last = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    sent = with_length + request_body + chunked + chunks + last
+    for size in (len(sent), 700):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+            for start in range(0, len(sent), size):
+                connection.sendall(sent[start : start + size])
+            received = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert received.count(b"HTTP/1.1 200 OK") == 3
+        assert received.count(b"headerdata") == 2
+        assert received.endswith(b'{"status":"live"}')
 
 
 def test_not_even_http(service: RunningServer) -> None:

@@ -18,6 +18,7 @@ from hsm_msl.service.dialog.config import DialogConfiguration, read_dialog_confi
 from hsm_msl.service.dialog.http import PATH, DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import DialogNode
 from hsm_msl.service.dialog.watch import dialog_health, dialog_source
+from hsm_msl.service.http_protocol import HttpProtocol
 from hsm_msl.service.watch.health_pages import Pulse
 from hsm_msl.service.watch.log_lines import set_up_logging
 from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
@@ -142,6 +143,7 @@ def _settings(
         log_config=None,
         access_log=False,
         lifespan="on",
+        http=HttpProtocol,
         ws="none",
         proxy_headers=False,
         server_header=False,
