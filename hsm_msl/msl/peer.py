@@ -7,7 +7,7 @@ driver moves bytes over the one connection. A connection does one thing at a tim
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from hsm_msl.errors import BackendError, ErrorCode, MslError, StoreError, TruncatedMessageError, UsageError
@@ -215,7 +215,7 @@ class PeerConnection:
             try:
                 whole.take(piece)
             except MslError as error:
-                yield self._refusal(message.header.message_id, error)
+                yield self._refusal(message.header.message_id, error, _languages(message.header))
                 raise
         return replace(message, payload=whole.data)
 
@@ -239,7 +239,7 @@ class PeerConnection:
                 raise ErrorResponseError(received)
             self._accept(BARE, None, received)
         except (MslError, TruncatedMessageError, BackendError, StoreError) as error:
-            yield self._refusal(reader.message_id, error)
+            yield self._refusal(reader.message_id, error, reader.languages)
             raise
         for _ in range((MAX_MESSAGES - 1) // 2):
             if not (yield from self._begin(reader, received)):
@@ -272,7 +272,7 @@ class PeerConnection:
             return (yield from self._stream.piece(reader))
         except (MslError, TruncatedMessageError, BackendError) as error:
             if not self._transmitting:
-                yield self._refusal(reader.message_id, error)
+                yield self._refusal(reader.message_id, error, reader.languages)
             raise
 
     def respond(self, request: Received, message: Message) -> Generator[Steps, bytes | None, Received | None]:
@@ -312,7 +312,7 @@ class PeerConnection:
 
     def error(self, request: Received, code: ErrorCode, detail: str = "") -> Generator[Steps, bytes | None, None]:
         """Answer a message with an error. Raises MslError, BackendError where it cannot be protected."""
-        yield self._refusal(request.header.message_id, MslError(code, detail))
+        yield self._refusal(request.header.message_id, MslError(code, detail), _languages(request.header))
 
     def _begin(self, reader: MessageReader, header: MessageHeader) -> Generator[Steps, bytes | None, bool]:
         """Take up a message; True where it is a handshake, by its flag or, from the oldest peers, by its shape."""
@@ -380,7 +380,7 @@ class PeerConnection:
             except (MslError, TruncatedMessageError, BackendError, StoreError) as error:
                 self._held = PeerTokens()
                 if tells:
-                    yield self._refusal(answered, error)
+                    yield self._refusal(answered, error, _languages(answering))
                 raise
         finally:
             if choice.owned:
@@ -414,8 +414,8 @@ class PeerConnection:
         if header.master_token is not None:
             self._held = PeerTokens.of(header)
 
-    def _refusal(self, message_id: int | None, error: Exception) -> Transmit:
-        """Return the error message that says ``error`` to the peer."""
+    def _refusal(self, message_id: int | None, error: Exception, languages: Sequence[str]) -> Transmit:
+        """Return the error message that says ``error`` to the peer, and to a user of these languages."""
         context = self._context
         code, detail = ErrorCode.INTERNAL_EXCEPTION, "temporarily out of service"
         if isinstance(error, MslError):
@@ -424,7 +424,13 @@ class PeerConnection:
             code, detail = ErrorCode.MSL_PARSE_ERROR, str(error)
         answer_id = random_long(context.random) if message_id is None else next_long(message_id)
         text = f"{code.name}: {detail}" if detail else code.name
-        return Transmit(iter([encode_error_header(context, answer_id, code, text)]))
+        user_text = None if context.user_text is None else context.user_text(code, languages)
+        return Transmit(iter([encode_error_header(context, answer_id, code, text, user_text)]))
+
+
+def _languages(header: MessageHeader | None) -> tuple[str, ...]:
+    capabilities = None if header is None else header.capabilities
+    return () if capabilities is None else capabilities.languages
 
 
 def _message(turn: _Turn) -> MessageHeader:
