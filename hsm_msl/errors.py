@@ -314,6 +314,10 @@ class TruncatedMessageError(HsmMslError):
     """The stream ended before the chunk that ends the message (msl-wire section 3)."""
 
 
+class RequestLostError(HsmMslError):
+    """The transport broke off or stalled in the middle of a request."""
+
+
 class LimitExceededError(HsmMslError):
     """Input is larger or deeper than this side accepts."""
 

@@ -32,6 +32,22 @@ class Requirements:
     user: str | None = None
     service_tokens: ServiceTokenUpdate | None = None
 
+    def __or__(self, other: Requirements) -> Requirements:
+        """Return what fulfils both; a user named by ``other`` goes first, its service tokens are changed last."""
+        first, then = self.service_tokens, other.service_tokens
+
+        def both(builder: ServiceTokenBuilder) -> None:
+            for update in (first, then):
+                if update is not None:
+                    update(builder)
+
+        return Requirements(
+            self.encrypted or other.encrypted,
+            self.integrity or other.integrity,
+            self.user if other.user is None else other.user,
+            None if first is None and then is None else both,
+        )
+
 
 NO_REQUIREMENTS = Requirements()
 

@@ -13,6 +13,7 @@ from hsm_msl.errors import (
     BackendError,
     ErrorCode,
     MslError,
+    RequestLostError,
     StoreError,
     TruncatedMessageError,
     UsageError,
@@ -194,7 +195,7 @@ class ServerExchange:
         Raises:
             MslError, BackendError, StoreError: give it to ``failure``.
         """
-        response, encoded = self._respond(requirements)
+        response, encoded = self._respond(self._requirements | requirements)
         self._writer = MessageWriter(response, chunk_bytes=self._chunk_bytes, text=text)
         return encoded
 
@@ -206,7 +207,7 @@ class ServerExchange:
             requirements: what this reply needs, beside what every reply needs.
             text: whether the payload is UTF-8 text.
         """
-        response, encoded = self._respond(requirements)
+        response, encoded = self._respond(self._requirements | requirements)
         writer = MessageWriter(response, chunk_bytes=self._chunk_bytes, text=text)
         if len(payload) <= self._chunk_bytes:
             return encoded + writer.close(payload)
@@ -260,6 +261,8 @@ class ServerExchange:
             return self._refuse(error)
         if isinstance(error, TruncatedMessageError):
             return self._refuse(MslError(ErrorCode.MSL_PARSE_ERROR, str(error)))
+        if isinstance(error, RequestLostError):
+            return self._refuse(MslError(ErrorCode.MSL_COMMS_FAILURE, str(error)))
         if isinstance(error, RejectedError):
             return self._refuse(MslError(rejection_code(error, self.header), str(error)))
         self._events.failed(error, self.header)

@@ -57,7 +57,7 @@ def serve(exchange: ServerExchange, receive: Receive, application: StreamApplica
         BrokenReplyError: something failed after the first piece had been yielded.
         BackendError: not even an error message can be protected.
     """
-    begun = False
+    begun = complete = False
     try:
         while (stage := exchange.receive()) is Stage.MORE_INPUT:
             _feed(exchange, receive)
@@ -76,10 +76,15 @@ def serve(exchange: ServerExchange, receive: Receive, application: StreamApplica
             encoded = exchange.write(piece)
             if encoded:
                 yield encoded
-        yield exchange.close()
+        last = exchange.close()
+        complete = True
+        yield last
         for _ in _payload(exchange, receive):
             pass
     except Exception as error:
+        if complete:
+            # The client has its reply. What is wrong with what nobody read is told by ``exchange.complete``.
+            return
         if begun:
             raise BrokenReplyError("the reply failed after it had begun") from error
         yield exchange.failure(error)

@@ -20,10 +20,11 @@ from typing import Protocol
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from hsm_msl.errors import BackendError, HsmMslError
+from hsm_msl.errors import BackendError, RequestLostError
 from hsm_msl.msl.server import MslServer
+from hsm_msl.msl.server_exchange import ServerExchange
 from hsm_msl.msl.streaming import BrokenReplyError, StreamApplication, serve
-from hsm_msl.service.asgi import MSL_MEDIA_TYPE
+from hsm_msl.service.asgi import MSL_MEDIA_TYPE, late
 from hsm_msl.service.watch.message_counts import MessageCounts
 from hsm_msl.service.watch.request_trace import HEADER, Trace, request_id, say, working_on
 
@@ -31,12 +32,18 @@ _LOG = logging.getLogger("hsm_msl.service")
 WHOLE_BYTES = 1 << 18
 """The largest request body that counts as not long, unless said otherwise."""
 
+SLOWEST = 4096
+"""Bytes per second that a long request must come with, beyond the time one piece may take."""
+
+HEADER_SECONDS = 10.0
+"""How long the header of a long message may take to come, where a thread waits for it."""
+
 _PLACES = 4
 _POST_ONLY = {"allow": "POST"}
 
 
-class ClientGoneError(HsmMslError):
-    """The client closed the connection in the middle of its request."""
+class ClientGoneError(RequestLostError):
+    """The client closed the connection in the middle of its request, or sends too slowly."""
 
 
 class Whole(Protocol):
@@ -115,14 +122,24 @@ class StreamingMslApplication:
             await self._exchange(scope, receive, send)
             return
         # What comes soon and is short goes the quick way; memory holds no more than this of one that does not.
+        try:
+            async with asyncio.timeout(self._seconds):
+                begun, size = await self._begun(receive)
+        except TimeoutError:
+            await late(self._seconds, {})(scope, receive, send)
+            return
+        long = size > self._whole_bytes or begun[-1].get("more_body", False)
+        answer = self._exchange if long else self._whole
+        await answer(scope, _again(begun, receive), send)
+
+    async def _begun(self, receive: Receive) -> tuple[list[Message], int]:
+        """Return the first events of a request and the bytes in them: all, or more than a short one has."""
         begun = [await receive()]
         size = len(begun[0].get("body", b""))
         while size <= self._whole_bytes and begun[-1].get("more_body", False):
             begun.append(await receive())
             size += len(begun[-1].get("body", b""))
-        long = size > self._whole_bytes or begun[-1].get("more_body", False)
-        answer = self._exchange if long else self._whole
-        await answer(scope, _again(begun, receive), send)
+        return begun, size
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         trace = Trace(request_id(scope["headers"], os.urandom))
@@ -139,7 +156,8 @@ class StreamingMslApplication:
 
     async def _streamed(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        request = _Request(loop, receive, self._seconds, self._longest)
+        exchange = self._server.exchange()
+        request = _Request(loop, receive, exchange, self._seconds, self._longest)
         started = False
 
         def give(event: dict[str, object]) -> None:
@@ -147,7 +165,7 @@ class StreamingMslApplication:
 
         def run() -> None:
             nonlocal started
-            for piece in serve(self._server.exchange(), request.take, self._application):
+            for piece in serve(exchange, request.take, self._application):
                 if request.too_long:
                     return
                 if not started:
@@ -241,6 +259,7 @@ class _Request:
     Args:
         loop: where the transport lives.
         receive: gives its events.
+        exchange: what it is for.
         seconds: how long one piece may take to come.
         longest: the largest body, bytes; 0 for any length.
 
@@ -248,21 +267,41 @@ class _Request:
         too_long: whether the body turned out to be larger than that; the exchange has seen it break off.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, seconds: float, longest: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        receive: Receive,
+        exchange: ServerExchange,
+        seconds: float,
+        longest: int,
+    ) -> None:
         self._loop = loop
         self._receive = receive
+        self._exchange = exchange
         self._seconds = seconds
         self._longest = longest
         self._pieces: queue.Queue[bytes | None] = queue.Queue()
         self._places = asyncio.Semaphore(_PLACES)
+        self._taken = 0
+        self._waited = 0.0
         self.too_long = False
 
     def take(self) -> bytes:
         """Return the next piece, or empty bytes at the end. Raises ClientGoneError."""
-        piece = self._pieces.get(timeout=self._seconds)
+        # A thread waits here, so a client may take its time for a piece, but not for every one of many small ones,
+        # and only one that has shown who it is.
+        patience = self._seconds if self._exchange.header is not None else min(self._seconds, HEADER_SECONDS)
+        left = patience + self._taken / SLOWEST - self._waited
+        asked = time.monotonic()
+        try:
+            piece = self._pieces.get(timeout=max(0.0, min(left, self._seconds)))
+        except queue.Empty:
+            raise ClientGoneError("the client sends too slowly") from None
+        self._waited += time.monotonic() - asked
         self._loop.call_soon_threadsafe(self._places.release)
         if piece is None:
             raise ClientGoneError("the client closed the connection in the middle of its request")
+        self._taken += len(piece)
         return piece
 
     async def feed(self) -> None:

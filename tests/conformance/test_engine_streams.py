@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gzip
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from hsm_msl.errors import ErrorCode, MslError, ResponseCode, TruncatedMessageError, UsageError
+from hsm_msl.errors import ErrorCode, MslError, RequestLostError, ResponseCode, TruncatedMessageError, UsageError
 from hsm_msl.msl.conversation import Deliver, Message, Receive, Transmit
 from hsm_msl.msl.message.capabilities import Capabilities
 from hsm_msl.msl.message.reader import MessageReader
 from hsm_msl.msl.server_exchange import Stage
+from hsm_msl.msl.streaming import serve
 from hsm_msl.wire import binary, compression, lzw
 from hsm_msl.wire.limits import MAX_LONG
 from hsm_msl.wire.tokenizer import read_all
@@ -22,6 +23,7 @@ from msl_messages import (
     MESSAGE_ID,
     Observer,
     Opened,
+    Sender,
     Session,
     compose,
     entity,
@@ -349,3 +351,36 @@ def test_the_chunk_of_a_reply_is_verified(world: World) -> None:
     with pytest.raises(MslError) as caught:
         device.ask(secret(), Script(world, [device], forge))
     assert caught.value.code is ErrorCode.PAYLOAD_VERIFICATION_FAILED
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        lambda sender: b"",
+        lambda sender: seal_chunk(sender.context, MESSAGE_ID, 3, b"out of order", endofmsg=True),
+        lambda sender: b"garbage",
+    ],
+    ids=["cut short", "another number", "no object"],
+)
+def test_a_reply_stands_whatever_is_wrong_with_what_nobody_read(
+    world: World, rest: Callable[[Sender], bytes]
+) -> None:
+    """Section 6: a bad later chunk is a local read error only."""
+    sender = entity(world.client())
+    body = compose(sender, None) + seal_chunk(sender.context, MESSAGE_ID, 1, b"read") + rest(sender)
+    arriving = iter([body])
+    exchange = world.server().exchange()
+    answer = b"".join(serve(exchange, lambda: next(arriving, b""), lambda request, pieces: [next(pieces)]))
+    assert Observer([world.context]).open(answer).payload == b"read"
+    assert not exchange.complete
+
+
+def test_a_transport_that_fails_is_told_as_such(world: World) -> None:
+    """Section 8: an I/O error is MSL_COMMS_FAILURE, no defect of the server."""
+
+    def broken() -> bytes:
+        raise RequestLostError("the client is gone")
+
+    answer = b"".join(serve(world.server().exchange(), broken, lambda request, pieces: pieces))
+    opened = Observer([world.context]).open(answer)
+    assert (opened.code, opened.response) == (ErrorCode.MSL_COMMS_FAILURE, ResponseCode.FAIL)

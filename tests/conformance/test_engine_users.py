@@ -9,6 +9,7 @@ import pytest
 from hsm_msl.errors import ErrorCode, ResponseCode
 from hsm_msl.msl.response import Requirements
 from hsm_msl.msl.server import RejectedError, Reply, Request
+from hsm_msl.msl.tokens.builder import ServiceTokenBuilder, ServiceTokenUpdate
 from msl_messages import (
     Opened,
     Sender,
@@ -283,3 +284,22 @@ def test_users_of_other_entities_are_refused(world: World) -> None:
     world.grants.denied_user_schemes.add((device.identity, None))
     refused = answer(world, compose(entity(device), userauthdata=GOOD))
     assert_refused(refused, ErrorCode.USERAUTH_ENTITY_INCORRECT_DATA, ResponseCode.FAIL)
+
+
+def test_what_every_reply_needs_joins_what_one_reply_needs(world: World) -> None:
+    def adding(name: str) -> ServiceTokenUpdate:
+        def update(builder: ServiceTokenBuilder) -> None:
+            assert builder.add(name, b"x", encrypted=False)
+
+        return update
+
+    every = Requirements(user=ADA, service_tokens=adding("every"))
+    one = Requirements(service_tokens=adding("one"))
+    server = world.server(
+        lambda request: Reply(b"", requirements=one if request.payload else Requirements()), requirements=every
+    )
+    for payload, names in ((b"", ["every"]), (b"x", ["every", "one"])):
+        opened = answer(world, compose(session(world.context, "psk-client"), payload), server=server)
+        assert opened.user_id_token is not None
+        assert opened.user_id_token.user == ADA
+        assert [token.name for token in opened.service_tokens] == names

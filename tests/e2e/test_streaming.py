@@ -72,8 +72,8 @@ def world() -> World:
 
 
 @contextmanager
-def http_server(server: MslServer, application: StreamApplication) -> Iterator[str]:
-    app = StreamingMslApplication(server, application, threads=4, seconds=20)
+def http_server(server: MslServer, application: StreamApplication, seconds: float = 20) -> Iterator[str]:
+    app = StreamingMslApplication(server, application, threads=4, seconds=seconds)
     running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_keep_alive=1))
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
@@ -205,6 +205,23 @@ def test_a_reply_that_breaks_off_is_seen_as_broken(world: World) -> None:
         with pytest.raises((TransportError, TruncatedMessageError)):
             client.request(Message(b"x"), lambda piece: None)
         client.close()
+
+
+def test_a_client_that_drips_is_given_up(world: World) -> None:
+    """Its thread is needed for others, and a drop now and then is no progress."""
+    with http_server(world.server(), echo, seconds=1.0) as url:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{")
+            connection.settimeout(0.2)
+            answer, end = b"", time.monotonic() + 10
+            while b"errordata" not in answer and time.monotonic() < end:
+                connection.sendall(b" ")
+                try:
+                    answer += connection.recv(65536)
+                except TimeoutError:
+                    continue
+            assert b"errordata" in answer
 
 
 def test_several_messages_on_one_plain_connection(world: World) -> None:
