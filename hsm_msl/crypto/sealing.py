@@ -374,12 +374,12 @@ class HostVault:
         session = codec.decode(context.decrypt(sealed), failure)
         identity = fields.string(session, "identity", failure)
         encryption = fields.binary(session, "encryptionkey", failure)
-        cipher = fields.optional_string(session, "encryptionalgorithm", failure) or "AES"
+        cipher = fields.optional_string(session, "encryptionalgorithm", failure)
         mac = fields.binary(session, "signaturekey" if "signaturekey" in session else "hmackey", failure)
-        name = fields.optional_string(session, "signaturealgorithm", failure) or "HmacSHA256"
+        name = fields.optional_string(session, "signaturealgorithm", failure)
         issuer_data: Mapping[str, object] | None = fields.optional_mapping(session, "issuerdata", failure)
-        algorithm = _SIGNATURE_ALGORITHMS.get(name)
-        if cipher != "AES" or algorithm is None:
+        algorithm = MacAlgorithm.HMAC_SHA256 if name is None else _SIGNATURE_ALGORITHMS.get(name)
+        if cipher not in (None, "AES") or algorithm is None:
             raise MslError(ErrorCode.UNIDENTIFIED_ALGORITHM)
         try:
             keys = SymmetricKeys(LocalAesKey(encryption), _local_mac(mac, algorithm))

@@ -219,10 +219,7 @@ class Inspector:
             if context is None or report["signature"] != VERIFIED:
                 return report
             data = context.decrypt(sealed) if inner.get("encrypted") else sealed
-            algorithm = inner.get("compressionalgo")
-            report["servicedata"] = text_or_hex(
-                compression.uncompress(algorithm, data) if isinstance(algorithm, str) else data
-            )
+            report["servicedata"] = text_or_hex(_uncompressed(data, inner))
         except MslError as error:
             report["problem"] = str(error)
         return report
@@ -257,8 +254,11 @@ class _Chunks:
 
 
 def _chunk_data(data: Mapping[str, Any]) -> bytes:
-    raw = fields.binary(data, "data")
-    algorithm = fields.optional_string(data, "compressionalgo")
+    return _uncompressed(fields.binary(data, "data"), data)
+
+
+def _uncompressed(raw: bytes, inner: Mapping[str, Any]) -> bytes:
+    algorithm = fields.optional_string(inner, "compressionalgo")
     if algorithm is not None and algorithm not in compression.ALGORITHMS:
         raise MslError(ErrorCode.UNIDENTIFIED_COMPRESSION)
     return compression.uncompress(algorithm, raw) if algorithm is not None and raw else raw

@@ -202,8 +202,12 @@ def _require_unique_keys(data: bytes, error: ErrorCode) -> None:
         if len(dict(pairs)) != len(pairs):
             _refuse(error, "duplicate key")
 
-    # Numbers are not converted: the standard reader refuses long ones with an error of its own.
-    json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_int=len, parse_float=len)
+    # Numbers are not converted: the standard reader refuses long ones with an error of its own. What stands under the
+    # first of two equal keys was dropped before its nesting was looked at, so it may be deeper than that reader goes.
+    try:
+        json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_int=len, parse_float=len)
+    except RecursionError:
+        _refuse(error, "nested too deeply")
 
 
 def _paired(data: bytes) -> bytes:

@@ -7,9 +7,10 @@ such blocks of eight, never on single bits.
 
 from __future__ import annotations
 
+from array import array
+
 from hsm_msl.errors import ErrorCode, MslError
 
-_SINGLES = tuple(bytes((value,)) for value in range(256))
 _FIRST_WIDTH = 9
 _BLOCK = 8
 _TOO_MUCH = "uncompressed data exceeds the limit"
@@ -67,7 +68,7 @@ def uncompress(data: bytes, limit: int) -> bytes:
 
     Args:
         data: the codes; fewer bits than a code at the end are ignored.
-        limit: most bytes to produce; the check comes before each allocation.
+        limit: most bytes to produce; one code gives at most one byte more than all before it together.
 
     Returns:
         The bytes.
@@ -79,13 +80,15 @@ def uncompress(data: bytes, limit: int) -> bytes:
     """
     if not data:
         return b""
-    entry = _SINGLES[data[0]]
-    out = [entry]
-    room = limit - 1
-    if room < 0:
+    if limit < 1:
         raise MslError(ErrorCode.UNCOMPRESSION_ERROR, _TOO_MUCH)
-    table = list(_SINGLES)
-    grow = table.append
+    out = bytearray(data[:1])
+    # Every phrase is what one code gave and the first byte of what the next one gave, so it stands in the output as
+    # it is: where each code's output begins is all there is to remember, a few bytes per code.
+    starts = array("I", (0,))
+    begin = starts.append
+    size = 1
+    newest = 256  # the phrase that the code being read completes
     width = _FIRST_WIDTH
     position = 1
     codes = 2 ** (_FIRST_WIDTH - 1)  # how many codes have this width
@@ -100,20 +103,23 @@ def uncompress(data: bytes, limit: int) -> bytes:
         mask = (1 << width) - 1
         for shift in range((held - 1) * width, -1, -width):
             code = value >> shift & mask
-            if code < len(table):
-                previous, entry = entry, table[code]
-                grow(previous + entry[:1])
-            elif code == len(table):
-                entry += entry[:1]
-                grow(entry)
+            begin(size)
+            if code < 256:
+                out.append(code)
+            elif code < newest:
+                out += out[starts[code - 256] : starts[code - 255] + 1]
+            elif code == newest:
+                previous = starts[-2]
+                out += out[previous:]
+                out.append(out[previous])
             else:
                 raise MslError(ErrorCode.UNCOMPRESSION_ERROR, "LZW code does not exist")
-            room -= len(entry)
-            if room < 0:
+            newest += 1
+            size = len(out)
+            if size > limit:
                 raise MslError(ErrorCode.UNCOMPRESSION_ERROR, _TOO_MUCH)
-            out.append(entry)
         codes -= _BLOCK
         if not codes:
             codes = 1 << width
             width += 1
-    return b"".join(out)
+    return bytes(out)

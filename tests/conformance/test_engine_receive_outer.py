@@ -121,6 +121,8 @@ ROWS = [
         False,
     ),
     Row("B2 unknown algorithm", sessiondata(signaturealgorithm="MD5"), E.UNIDENTIFIED_ALGORITHM, R.FAIL, False),
+    Row("B2 empty MAC name", sessiondata(signaturealgorithm=""), E.UNIDENTIFIED_ALGORITHM, R.FAIL, False),
+    Row("B2 empty cipher name", sessiondata(encryptionalgorithm=""), E.UNIDENTIFIED_ALGORITHM, R.FAIL, False),
     Row(
         "B2 unusable key",
         sessiondata(encryptionkey=binary.encode(bytes(5))),

@@ -263,6 +263,14 @@ def test_duplicate_keys_are_refused_however_they_are_written(data: bytes) -> Non
     assert error.detail == "duplicate key"
 
 
+@pytest.mark.parametrize("levels", [100, 990, 1010, 1022])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"n":', "}")])
+def test_a_hidden_duplicate_may_be_as_deep_as_it_likes(opening: str, closing: str, levels: int) -> None:
+    """The reader that looks for equal keys has a limit of its own, and an error of its own for it."""
+    inside = opening * levels + ("1" if opening != "[" else "") + closing * levels
+    assert refused(f'{{"k":{inside},"k":1}}'.encode()).code is ErrorCode.MSL_PARSE_ERROR
+
+
 @pytest.mark.parametrize(
     "last",
     ["true", "false", "0", "-17", "1.5", "1e9", '""', '"x"', "[]", "[1]", "{}", '{"a":true}', '[true,false,"",{}]'],

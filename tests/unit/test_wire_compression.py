@@ -209,6 +209,18 @@ def test_lzw_widths_grow_without_bound() -> None:
     assert lzw.uncompress(packed, len(text)) == text
 
 
+def test_lzw_codes_cost_little_memory() -> None:
+    """A stream of single bytes is valid, produces less than it is long, and adds a phrase to the table per code."""
+    packed = codes((65, 8), *((number % 256, (number + 255).bit_length()) for number in range(1, 200_000)))
+    tracemalloc.start()
+    try:
+        assert len(lzw.uncompress(packed, 10**9)) == 200_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+
+
 def test_lzw_limit_is_exact() -> None:
     for data in (b"A", b"AB", b"A" * 100, b"ABCABCABCABC"):
         packed = lzw.compress(data, 200)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
+from hsm_msl.crypto.sealing import LocalHmacKey
+from hsm_msl.crypto.symmetric import SymmetricContext
+from hsm_msl.ports import SymmetricKeys
 from hsm_msl.service.compose.inspection import compose_inspection
 from hsm_msl.service.inspection import HIDDEN, MISFIT, VERIFIED, Inspector
 from recorded_exchange import FOLDER
@@ -118,6 +122,18 @@ def test_an_unknown_compression_is_a_problem_of_its_chunk(algorithm: str) -> Non
     chunk = {"data": "AAAA", "messageid": 1, "sequencenumber": 1, "endofmsg": True, "compressionalgo": algorithm}
     report = altered(lambda header: None, chunk)
     assert "UNIDENTIFIED_COMPRESSION" in report["payload"]["chunks"][0]["problem"]
+
+
+@pytest.mark.parametrize("algorithm", ["", "gzip", "BROTLI"])
+def test_an_unknown_compression_is_a_problem_of_its_service_token(algorithm: str) -> None:
+    raw = json.dumps({"name": "x", "encrypted": False, "compressionalgo": algorithm, "servicedata": "AAAA"}).encode()
+    service = SymmetricContext(SymmetricKeys(mac=LocalHmacKey(b"k" * 32)), "", bytes)
+    token = {"tokendata": base64.b64encode(raw).decode(), "signature": base64.b64encode(service.sign(raw)).decode()}
+    header = base64.b64encode(json.dumps({"messageid": 1, "servicetokens": [token]}).encode()).decode()
+    entity = {"scheme": "NONE", "authdata": {"identity": "a"}}
+    body = json.dumps({"entityauthdata": entity, "headerdata": header, "signature": ""}).encode()
+    report = Inspector(replace(compose_inspection(None), service={"": service})).inspect(body)
+    assert "UNIDENTIFIED_COMPRESSION" in report["messages"][0]["service_tokens"][0]["problem"]
 
 
 def test_nothing_can_be_read_without_keys() -> None:

@@ -39,21 +39,28 @@ class MessageWriter:
         """
         if self._closed:
             raise UsageError("this message takes no more data")
-        self._buffer = self._buffer + data if self._buffer else data
+        data = self._buffer + data if self._buffer else data
         out = []
-        while len(self._buffer) > self._chunk_bytes:
-            cut = self._cut()
-            piece, self._buffer = self._buffer[:cut], self._buffer[cut:]
-            out.append(self._emit(piece, end=False))
+        start = 0
+        # One copy per chunk and one of the rest: a payload given at once costs what it costs in pieces.
+        while len(data) - start > self._chunk_bytes:
+            end = self._cut(data, start)
+            out.append(self._emit(data[start:end], end=False))
+            start = end
+        self._buffer = data[start:]
         return b"".join(out)
 
     def flush(self) -> bytes:
-        """Return a chunk with what is buffered, or nothing when nothing is. Raises as ``write``."""
+        """Return a chunk with what is buffered, or nothing when nothing is. Raises as ``write``.
+
+        Of text, a character whose end has not been written yet stays in the buffer.
+        """
         if self._closed:
             raise UsageError("this message takes no more data")
-        if not self._buffer:
+        end = len(self._buffer) - (_unfinished(self._buffer) if self._text else 0)
+        if not end:
             return b""
-        piece, self._buffer = self._buffer, b""
+        piece, self._buffer = self._buffer[:end], self._buffer[end:]
         return self._emit(piece, end=False)
 
     def close(self, last: bytes = b"") -> bytes:
@@ -76,10 +83,22 @@ class MessageWriter:
         self._next_chunk += 1
         return chunk
 
-    def _cut(self) -> int:
-        cut = self._chunk_bytes
+    def _cut(self, data: bytes, start: int) -> int:
+        """Return where the chunk that begins at ``start`` ends."""
+        end = start + self._chunk_bytes
         if self._text:
             # A UTF-8 character starts at a byte that is not 10xxxxxx; at most three such bytes lie before it.
-            while cut > self._chunk_bytes - 4 and self._buffer[cut] & 0xC0 == 0x80:
-                cut -= 1
-        return cut or self._chunk_bytes
+            for place in range(end, max(start, end - 4), -1):
+                if data[place] & 0xC0 != 0x80:
+                    return place
+        return end
+
+
+def _unfinished(text: bytes) -> int:
+    """Return how many bytes at the end begin a UTF-8 character that is not complete."""
+    for held in range(1, min(len(text), 3) + 1):
+        byte = text[-held]
+        if byte & 0xC0 != 0x80:
+            size = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+            return held if held < size else 0
+    return 0
