@@ -58,7 +58,10 @@ def exit_code(error: HsmMslError) -> int:
 
 
 def say(text: str) -> None:
-    """Write one line to standard error, led by the program's name."""
-    line = " ".join(text.split())
+    """Write one line to standard error, led by the program's name.
+
+    What a server says may be part of it, so nothing that a terminal would obey is written as it is.
+    """
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
     sys.stderr.write(f"hsm-msl: {line}\n")
     sys.stderr.flush()

@@ -7,7 +7,7 @@ response pairs that takes: a handshake where nothing else can protect the data, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from hsm_msl.msl.conversation import (
     ErrorResponseError,
     KeyRequestSource,
     Message,
+    Payload,
     Receive,
     Response,
     Send,
@@ -70,6 +71,23 @@ class _Sent:
             return state.find(token)
 
         return find
+
+
+class _Payload:
+    """Opens a message's payload for each attempt, and tells whether there was anything in it."""
+
+    def __init__(self, source: Payload) -> None:
+        self._source = source
+        self.empty = True
+
+    def pieces(self) -> Iterator[bytes]:
+        self.empty = True
+        opened = self._source if isinstance(self._source, bytes) else self._source()
+        # A function that gives all at once is taken at its word, rather than for one that gives numbers.
+        for piece in (opened,) if isinstance(opened, bytes) else opened:
+            if piece:
+                self.empty = False
+            yield piece
 
 
 class MslClient:
@@ -158,12 +176,12 @@ class MslClient:
             BackendError, StoreError: no answer from a key or the state.
         """
         requests: list[MessageHeader] = []
-        answered = yield from self._exchange(message, requests, eager=True)
+        sent = _Payload(message.payload)
+        answered = yield from self._exchange(replace(message, payload=sent.pieces), requests, eager=True)
         if answered is None:
             raise UsageError("a request without a reply")
         reader, header = answered
-        may_lack_chunks = _looks_like_a_handshake(message, requests[-1])
-        yield from _deliver(reader, header, may_lack_chunks=may_lack_chunks)
+        yield from _deliver(reader, header, lambda: sent.empty and _offers_keys(requests[-1]))
         return Response(b"", header, len(requests), tuple(requests))
 
     def send_stream(self, message: Message) -> SendStreamConversation:
@@ -234,8 +252,7 @@ class MslClient:
         if header.handshake:
             return
         writer = MessageWriter(header, chunk_bytes=self._chunk_bytes)
-        payload = message.payload
-        for piece in (payload,) if isinstance(payload, bytes) else payload():
+        for piece in _Payload(message.payload).pieces():
             yield writer.write(piece)
         yield writer.close()
 
@@ -314,13 +331,16 @@ class MslClient:
         if header.message_id != next_long(sent.header.message_id):
             raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
         self._check_sender(header)
+        token = sent.header.master_token
         if header.key_response is not None:
             new = Session(header.key_response.master_token, header.payload_context, header.session_keys)
-            self._state.add_session(new, sent.header.master_token)
+            self._state.add_session(new, token)
+            # What the reply brings is bound to it; another process with this store may have replaced it already.
+            token = new.master_token
         if message.user is not None and header.user_id_token is not None and not header.user_id_token.verified:
-            self._state.add_user_id_token(message.user, header.user_id_token, sent.header.master_token)
+            self._state.add_user_id_token(message.user, header.user_id_token, token)
         self._state.store_service_tokens(
-            header.service_tokens, (sent.header.master_token, header.user_id_token or sent.header.user_id_token)
+            header.service_tokens, (token, header.user_id_token or sent.header.user_id_token)
         )
         if header.timestamp is not None:
             self._state.update_remote_time(header.timestamp, self._context.clock())
@@ -369,22 +389,22 @@ def _header(reader: MessageReader) -> Generator[Receive, bytes | None, MessageHe
             reader.end_input()
 
 
-def _looks_like_a_handshake(message: Message, header: MessageHeader) -> bool:
-    """Tell whether the reference server takes this request for a handshake of an older client (msl-engine section 6).
+def _offers_keys(header: MessageHeader) -> bool:
+    """Tell whether the reference server takes this request for a handshake of an older client if it is empty.
 
-    It then answers an empty message with a header alone.
+    It then answers with a header alone (msl-engine section 6).
     """
-    return header.renewable and bool(header.key_requests) and message.payload == b""
+    return header.renewable and bool(header.key_requests)
 
 
 def _deliver(
-    reader: MessageReader, header: MessageHeader, *, may_lack_chunks: bool
+    reader: MessageReader, header: MessageHeader, may_lack_chunks: Callable[[], bool]
 ) -> Generator[Receive | Deliver, bytes | None, None]:
     while not reader.finished:
         try:
             piece = reader.chunk()
         except TruncatedMessageError:
-            if may_lack_chunks and not reader.chunks_read:
+            if not reader.chunks_read and may_lack_chunks():
                 return
             raise
         if piece:

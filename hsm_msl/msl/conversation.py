@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hsm_msl.errors import HsmMslError, ResponseCode
+from hsm_msl.errors import HsmMslError, ResponseCode, UsageError
 from hsm_msl.msl.entityauth.base import LocalEntity
 from hsm_msl.msl.keyx.base import PendingKeyRequest
 from hsm_msl.msl.message.error_header import ErrorHeader
@@ -42,6 +42,9 @@ class Message:
         non_replayable: the receiver must accept the message once at most.
         request_tokens: obtain a master token (and a user ID token) with this message if there is none.
         service_tokens: changes the service tokens this message carries.
+
+    Raises:
+        UsageError: the payload is neither bytes nor a function.
     """
 
     payload: Payload
@@ -52,6 +55,13 @@ class Message:
     non_replayable: bool = False
     request_tokens: bool = False
     service_tokens: ServiceTokenUpdate | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse at once what could only fail in the middle of sending."""
+        payload: object = self.payload
+        if not isinstance(payload, bytes) and not callable(payload):
+            kind = type(payload).__name__
+            raise UsageError(f"a payload is bytes, or a function that opens it as pieces for each attempt; no {kind}")
 
 
 @dataclass(frozen=True, slots=True)

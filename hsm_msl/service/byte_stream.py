@@ -59,9 +59,12 @@ def serve_connection(server: MslServer, connection: socket.socket, application: 
 class ByteStreamClient:
     """Sends messages over connected sockets, one connection for any number of messages.
 
+    What follows a handshake or an error goes over a connection of its own (msl-engine sections 4.7 and 10.2): a
+    server may add an empty chunk to its answer to a handshake, and ends the connection of a request it refused.
+
     Args:
         client: the engine.
-        connect: opens a connection to the server; asked again after one was lost.
+        connect: opens a connection to the server; asked again after one was lost or has done its work.
         seconds: how long to wait for another exchange's renewal.
     """
 
@@ -134,6 +137,8 @@ class ByteStreamClient:
             while True:
                 answer: bytes | None = None
                 if isinstance(step, Transmit):
+                    if sending is not None:
+                        self.close()
                     sending = Sending(self._open(), step.pieces)
                 elif isinstance(step, Receive):
                     answer = receive_from(self._open())
@@ -145,7 +150,7 @@ class ByteStreamClient:
         except StopIteration as done:
             outcome: _T = done.value
             return outcome, sending
-        except Exception:
+        except BaseException:
             self.close()
             raise
         finally:
@@ -154,6 +159,9 @@ class ByteStreamClient:
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
+            with suppress(OSError):
+                # What still sends in another thread must not wait for a server that does not read on.
+                self._connection.shutdown(socket.SHUT_RDWR)
             self._connection.close()
             self._connection = None
 

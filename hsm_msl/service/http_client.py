@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -211,7 +212,9 @@ class AsyncHttpClient:
 
 def _on_loop(loop: asyncio.AbstractEventLoop, resolved: asyncio.Event) -> Callable[[], None]:
     def wake() -> None:
-        loop.call_soon_threadsafe(resolved.set)
+        # A loop that was closed meanwhile has nobody left who waits; whoever renewed must not fail for it.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(resolved.set)
 
     return wake
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -15,6 +16,7 @@ from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Sent, Transmit, Wait
 from hsm_msl.service.http_client import DEFAULT_TIMEOUT, TransportError, WaitTimeoutError, checked, refused
 
+_WHOLE_BYTES = 1 << 18
 _T = TypeVar("_T")
 
 
@@ -133,7 +135,7 @@ class HttpStreamClient:
 
     def _post(self, opened: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
         try:
-            reply = opened.enter_context(self._http.stream("POST", self._url, content=content))
+            reply = opened.enter_context(self._http.stream("POST", self._url, content=_begun(content)))
         except httpx.HTTPError as error:
             raise TransportError(f"no answer from {self._url}: {str(error) or type(error).__name__}") from error
         pieces = reply.iter_bytes()
@@ -147,6 +149,18 @@ class HttpStreamClient:
             return next((piece for piece in pieces if piece), b"")
         except httpx.HTTPError as error:
             raise TransportError(f"the answer of {self._url} broke off: {type(error).__name__}") from error
+
+
+def _begun(content: Iterator[bytes]) -> bytes | Iterator[bytes]:
+    """Return a short message as a whole, so that its length is said: older servers and proxies want to know it."""
+    begun: list[bytes] = []
+    size = 0
+    for piece in content:
+        begun.append(piece)
+        size += len(piece)
+        if size > _WHOLE_BYTES:
+            return chain(begun, content)
+    return b"".join(begun)
 
 
 def ignore(piece: bytes) -> None:

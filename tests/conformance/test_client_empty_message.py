@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hsm_msl.errors import TruncatedMessageError
+from hsm_msl.msl.conversation import Payload
 from msl_world import Answer, Credentials, World, secret
 
 
@@ -18,10 +21,12 @@ def without_chunks(answer: Answer) -> Answer:
     return cut
 
 
-def test_a_reply_without_chunks_is_an_empty_reply() -> None:
+@pytest.mark.parametrize("payload", [b"", lambda: iter(()), lambda: iter([b""])], ids=["bytes", "none", "empty"])
+def test_a_reply_without_chunks_is_an_empty_reply(payload: Payload) -> None:
     world = World()
     device = world.client()
-    reply = device.ask(secret(b"", user=Credentials()), without_chunks(world.server().handle))
+    message = replace(secret(user=Credentials()), payload=payload)
+    reply = device.ask(message, without_chunks(world.server().handle))
     assert reply.payload == b""
     assert device.state.newest() is not None
 

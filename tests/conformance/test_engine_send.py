@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from hsm_msl.errors import ErrorCode, MslError, ResponseCode
+from hsm_msl.errors import ErrorCode, MslError, ResponseCode, UsageError
 from hsm_msl.msl.conversation import ErrorResponseError, Message, SendConversation, Sent, Wait
 from hsm_msl.msl.message_stream import Received
 from hsm_msl.msl.peer_message import PeerMessage
@@ -180,3 +181,18 @@ def test_between_peers(world: World, schemes: tuple[str, str]) -> None:
     sent = [name for name, _ in line.passed]
     assert sent == (["A", "A"] if schemes[0] == "PSK" else ["A", "B", "A", "A"])
     assert not one.lock.held
+
+
+@pytest.mark.parametrize("payload", ["text", bytearray(b"x"), memoryview(b"x"), [b"x"], iter([b"x"]), None])
+def test_what_is_no_payload_is_refused_before_anything_is_sent(payload: Any) -> None:
+    with pytest.raises(UsageError, match=f"a payload is bytes, or a function .* no {type(payload).__name__}"):
+        Message(payload)
+
+
+def test_a_function_may_give_the_payload_at_once() -> None:
+    world = World()
+
+    def whole() -> Any:
+        return b"at once"
+
+    assert world.client().ask(Message(whole), world.server().handle).payload == b"at once"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +13,7 @@ from hsm_msl.errors import DataRejectedError
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.client_state import ClientState, SessionSeal
 from hsm_msl.ports import MacAlgorithm
-from hsm_msl.ports.client import ClientStore
+from hsm_msl.ports.client import ClientStore, StoredUserIdToken
 from hsm_msl.stores.client_memory import MemoryClientStore
 from msl_world import Credentials, Device, World, drive, key_requests, secret
 
@@ -89,3 +90,23 @@ class TestSealedBox:
     def test_every_short_text_is_refused(self, length: int) -> None:
         with pytest.raises(DataRejectedError):
             box().decrypt(box().encrypt(b"keys")[:length])
+
+
+class SharedStore(MemoryClientStore):
+    """Lets another process with the same store come in between a new session and what is bound to it."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def put_user_id_token(self, user: str, token: StoredUserIdToken) -> None:
+        happening, self.meanwhile = self.meanwhile, None
+        if happening is not None:
+            happening()
+        super().put_user_id_token(user, token)
+
+
+def test_a_reply_is_good_whose_session_another_process_has_replaced(world: World) -> None:
+    server, store = world.server(), SharedStore()
+    one, other = (restarted(world, device, store, None) for device in (world.client("PSK"), world.client("PSK")))
+    store.meanwhile = lambda: drive(other.request(secret(b"other", user=Credentials())), server.handle)
+    assert drive(one.request(secret(b"one", user=Credentials())), server.handle).payload == b"one"
+    assert len(store.master_tokens()) == 1

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import itertools
 import json
+import random
 import socket
 import threading
 import time
@@ -15,7 +16,9 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from hsm_msl.errors import HsmMslError, MslError, TruncatedMessageError
-from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportError
+from hsm_msl.msl.conversation import Message
+from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportError, WaitTimeoutError
+from hsm_msl.service.http_stream import HttpStreamClient
 from msl_world import World, secret
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -172,3 +175,69 @@ def test_an_answer_that_drips_in_is_not_waited_for_without_end(client: Callable[
     world = World()
     with server(world, dripping) as url, pytest.raises(TransportError, match="did not end within 1 s"):
         client(world, url, 1.0)
+
+
+def test_a_waiter_whose_loop_is_gone_harms_nobody() -> None:
+    """One engine, several threads, one of them with a loop of its own that ends while another renews."""
+    world = World()
+    device = world.client("NONE", mutex=threading.RLock())
+    go_on = threading.Event()
+    answers: list[bytes] = []
+
+    def late(body: bytes) -> bytes:
+        go_on.wait(20)
+        return plain(body, b"Connection: close\r\n")
+
+    def request(timeout: float) -> None:
+        with HttpClient(device.engine, url, timeout=timeout) as http:
+            answers.append(http.request(secret()).payload)
+
+    async def wait_in_vain() -> None:
+        async with AsyncHttpClient(device.engine, url, timeout=0.2) as http:
+            await http.request(secret())
+
+    with server(world, late) as url:
+        threads = [threading.Thread(target=request, args=(20,)) for _ in range(2)]
+        threads[0].start()
+        while not device.lock.held:
+            time.sleep(0.01)
+        with pytest.raises(WaitTimeoutError):
+            asyncio.run(wait_in_vain())
+        threads[1].start()
+        time.sleep(0.1)
+        go_on.set()
+        for thread in threads:
+            thread.join(20)
+    assert answers == [b"secret", b"secret"]
+
+
+@pytest.mark.parametrize("length", [3, 1 << 20])
+def test_the_length_of_a_short_message_is_said(length: int) -> None:
+    """A server or proxy of HTTP 1.0 reads no transfer in chunks."""
+    world = World()
+    heads: list[bytes] = []
+    answer = world.server().handle
+
+    def run() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            head, _, body = _until(connection, b"\r\n\r\n")
+            heads.append(head.lower())
+            declared = head.lower().partition(b"content-length:")[2].split()
+            while declared and len(body) < int(declared[0]):
+                body += connection.recv(65536)
+            while not declared and not body.endswith(b"\r\n0\r\n\r\n"):
+                body += connection.recv(65536)
+            connection.sendall(plain(answer(body)) if declared else plain(b"", status=b"HTTP/1.1 411 X\r\n"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=run)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        taken: list[bytes] = []
+        message = Message(lambda: iter([random.Random(0).randbytes(length)]))
+        with HttpStreamClient(world.client().engine, url) as http, suppress(TransportError):
+            http.request(message, taken.append)
+        thread.join(20)
+    assert (b"content-length:" in heads[0], b"transfer-encoding:" in heads[0]) == (length == 3, length != 3)
+    assert bool(taken) is (length == 3)

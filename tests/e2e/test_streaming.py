@@ -9,7 +9,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import uvicorn
@@ -19,12 +19,13 @@ from hsm_msl.msl.application import Request
 from hsm_msl.msl.conversation import Message
 from hsm_msl.msl.message.capabilities import Capabilities
 from hsm_msl.msl.server import MslServer
-from hsm_msl.msl.streaming import StreamApplication
+from hsm_msl.msl.streaming import StreamApplication, serve
 from hsm_msl.service.byte_stream import ByteStreamClient, StreamClosedError, serve_connection
 from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportError
 from hsm_msl.service.http_stream import HttpStreamClient
 from hsm_msl.service.peer_stream import PeerStream
 from hsm_msl.service.streaming import StreamingMslApplication
+from msl_messages import Observer, seal_chunk
 from msl_peers import peer
 from msl_world import Device, World
 
@@ -266,6 +267,55 @@ def test_garbage_on_a_plain_connection_gets_an_error_and_the_end(world: World) -
         client.request(Message(b"still there"), sink)
         client.close()
         assert sink.length == 11
+
+
+@pytest.mark.parametrize("length", [10, 8 * MEBI])
+def test_what_a_server_refuses_is_sent_again_over_a_plain_connection(world: World, length: int) -> None:
+    """The server ends the connection on which it refused a message, and may have read no more than its header."""
+    server, device = world.server(), uncompressed(world)
+    device.ask(Message(b"first"), server.handle)
+    session = device.state.newest()
+    assert session is not None
+    world.revocations.master_tokens.add(session.master_token.serial_number)
+    with socket_server(server, echo) as address:
+        client = ByteStreamClient(device.engine, lambda: socket.create_connection(address, 20))
+        sink = Sink()
+        response = client.request(Message(lambda: source(length)), sink)
+        client.close()
+    assert (response.pairs, sink.length, sink.digest) == (2, length, digest(length))
+
+
+def test_an_empty_chunk_behind_the_answer_to_a_handshake_is_passed_over(world: World) -> None:
+    """Case 47: a handshake's answer has no chunk or an empty one, which may well come later than its header."""
+    server, device = world.server(), world.client("NONE")
+    observer = Observer([world.server_context()], [device])
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        for _ in range(2):
+            connection, _ = listening.accept()
+            with connection:
+                exchange, answer = server.exchange(), b""
+                for answer in serve(exchange, lambda here=connection: here.recv(65536), echo):
+                    connection.sendall(answer)
+                opened = observer.open(answer) if answer.startswith(b'{"headerdata') else None
+                if opened is not None and not opened.chunks:
+                    time.sleep(0.1)
+                    chunk = seal_chunk(opened.payload_context, opened.message_id, 1, b"", endofmsg=True)
+                    with suppress(OSError):
+                        connection.sendall(chunk)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        client = ByteStreamClient(device.engine, lambda: socket.create_connection(listening.getsockname(), 20))
+        sink = Sink()
+        response = client.request(Message(b"after a handshake"), sink)
+        client.close()
+    finally:
+        listening.close()
+        thread.join(20)
+    assert (response.pairs, sink.length) == (2, 17)
 
 
 @pytest.mark.soak

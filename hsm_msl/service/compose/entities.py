@@ -52,6 +52,8 @@ from hsm_msl.service.key_sections import (
     X509Section,
 )
 
+_PROVES_NOTHING = frozenset({"NONE", "NONE_SUFFIXED"})
+
 
 @dataclass(frozen=True, slots=True)
 class Own:
@@ -180,11 +182,17 @@ def trust_store(config: AnyConfiguration, section: X509Section | None, clock: Cl
 
 
 def schemes_of(sections: Iterable[KnownEntity], local: LocalIdentity, *, x509_trusted: bool) -> frozenset[str]:
-    """Return the entity authentication schemes by which a client's peers, and it itself, can be known."""
+    """Return the entity authentication schemes by which a client's peers, and it itself, can be known.
+
+    A client that proves nothing itself takes its own scheme from others only where it was told of nobody who can
+    prove more: else whoever merely claims the name of its server would be taken for it.
+    """
     names: dict[type[object], str] = {RsaPublicKey: "RSA", EccPublicKey: "ECC"}
-    known = {names.get(type(section), "PSK") for section in sections}
+    known = {names.get(type(section), "PSK") for section in sections} | ({"X509"} if x509_trusted else set())
     own = str(local.__struct_config__.tag)
-    return frozenset({own, *known, *(("X509",) if x509_trusted else ())} - {"PROVISIONED"})
+    if own == "PROVISIONED" or (known and own in _PROVES_NOTHING):
+        return frozenset(known)
+    return frozenset({own, *known})
 
 
 def _signer(sources: KeySources, section: RsaIdentity | EccIdentity | X509Identity, data: EntityAuthData) -> Own:
