@@ -6,6 +6,7 @@ up, and the value lives only as long as the login call.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hmac
 import os
@@ -228,7 +229,7 @@ class PromptPin:
                 raise BackendConfigurationError(
                     "PIN prompt: no terminal to ask on; name another PIN source"
                 ) from None
-            self._pin = _first_line(answer.encode(), "PIN prompt")
+            self._pin = _first_line(os.fsencode(answer), "PIN prompt")
         return self._pin
 
     def __repr__(self) -> str:
@@ -258,7 +259,7 @@ class EnvironmentPin:
         if not value:
             raise BackendConfigurationError(f"PIN variable {self.name} is not set")
         self.warn(f"the PIN is read from the environment variable {self.name}; prefer file:, fd: or cred:")
-        return _first_line(value.encode(), f"PIN variable {self.name}")
+        return _first_line(os.fsencode(value), f"PIN variable {self.name}")
 
 
 def pin_source(text: str) -> PinSource:
@@ -274,6 +275,8 @@ def pin_source(text: str) -> PinSource:
         BackendConfigurationError: the text is none of these. It is not repeated, as it may be a PIN.
     """
     kind, _, rest = text.partition(":")
+    if "\0" in rest:
+        kind = ""
     match kind:
         case "file" if rest.startswith("/"):
             return FilePin(Path(rest))
@@ -282,7 +285,8 @@ def pin_source(text: str) -> PinSource:
         case "cred" if re.fullmatch(r"[A-Za-z0-9_.@-]+", rest) and rest not in (".", ".."):
             return CredentialPin(rest)
         case "exec" if rest.startswith("/"):
-            return ExecPin(tuple(shlex.split(rest)))
+            with contextlib.suppress(ValueError):  # a quotation without an end
+                return ExecPin(tuple(shlex.split(rest)))
         case "prompt" if not rest:
             return PromptPin()
         case "env" if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", rest):

@@ -29,7 +29,7 @@ from hsm_msl.backend.spread_keys import (
     SpreadUnwrappingKey,
     SpreadWrappingKey,
 )
-from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError, KeyPolicyError
+from hsm_msl.errors import BackendConfigurationError, BackendError, BackendUnavailableError, KeyPolicyError
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding
 
 T = TypeVar("T")
@@ -208,11 +208,11 @@ class TokenSet:
         return LazySpread([finder(index) for index in range(len(self._openers))], same, self._rota)
 
     def _somewhere(self, operation: Callable[[AnyToken], T]) -> tuple[int, T]:
-        failure = BackendUnavailableError("a token set without tokens")
+        failure: BackendError = BackendUnavailableError("a token set without tokens")
         for index in self._rota.order():
             try:
                 result = operation(self._token(index))
-            except BackendUnavailableError as error:
+            except (BackendUnavailableError, BackendConfigurationError) as error:  # the others serve meanwhile
                 self._rota.failed(index)
                 failure = error
             else:

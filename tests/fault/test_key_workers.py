@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +19,14 @@ from hsm_msl.backend.pkcs11.recovery import Stage
 from hsm_msl.backend.pkcs11.token import open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
 from hsm_msl.backend.workers import WorkerSpec, WorkerToken, open_worker_token
-from hsm_msl.backend.workers.protocol import Call, TokenItself
+from hsm_msl.backend.workers.process import Worker
+from hsm_msl.backend.workers.protocol import Answer, Call, OnToken, TokenItself
 from hsm_msl.errors import (
     BackendConfigurationError,
     BackendUnavailableError,
     KeyNotFoundError,
     KeyPolicyError,
+    MechanismUnsupportedError,
     UsageError,
 )
 from hsm_msl.ports import MacAlgorithm, RsaPadding
@@ -140,6 +143,27 @@ def test_an_outage_of_the_last_worker_is_told_with_its_reason(
     token.close()
 
 
+def test_an_outage_inside_the_workers_is_told_like_any_other(
+    forge: Forge, fresh_token: TestToken, kek_label: str
+) -> None:
+    """The processes live, and their token is away: that is no token in service."""
+    heard = Heard()
+    token = open_worker_token(fresh_token.worker_spec(forge), count=2, deadline_seconds=3, observer=heard.about)
+    wait_until(lambda: token.pool.size == 2)
+    key = token.wrapping_key(kek_label)
+    away = fresh_token.directory.parent.parent / f"{fresh_token.label}.away"
+    fresh_token.directory.rename(away)
+    wait_until(lambda: not works(key) and not token.status().up)
+    assert "no token" in str(token.status().reason)
+    assert token.status().outages == 1
+    assert len(pids(token)) == 2
+    away.rename(fresh_token.directory)
+    wait_until(lambda: works(key) and token.status().up)
+    assert (token.status().returns, token.status().reason) == (1, None)
+    assert [said for said in heard.said[1:] if "no token" not in said] == ["in service"]
+    token.close()
+
+
 def test_what_a_worker_made_is_gone_with_it(token: WorkerToken, kek_label: str) -> None:
     made = token.generate_aes(16)
     assert made.encrypt_ecb(bytes(16))
@@ -230,6 +254,97 @@ def test_a_refused_pin_is_not_tried_by_one_process_after_another(
         with pytest.raises(BackendConfigurationError, match="refuses the PIN"):
             key.wrap(bytes(16))
     assert len(reads.read_text().splitlines()) == before + 1
+    token.close()
+
+
+def test_a_source_of_the_pin_that_is_away_for_a_moment_is_an_outage_with_an_end(
+    forge: Forge, fresh_token: TestToken, kek_label: str
+) -> None:
+    token = open_worker_token(fresh_token.worker_spec(forge), count=1, deadline_seconds=2)
+    key = token.wrapping_key(kek_label)
+    away = fresh_token.pin_file.rename(fresh_token.pin_file.with_suffix(".away"))
+    os.kill(pids(token)[0], signal.SIGKILL)
+    with pytest.raises(BackendConfigurationError, match="PIN file"):
+        key.wrap(bytes(16))
+    away.rename(fresh_token.pin_file)
+    wait_until(lambda: token.status().up)
+    assert works(key)
+    token.close()
+
+
+def test_a_new_worker_takes_no_other_key_for_the_one_that_was_loaded(forge: Forge, fresh_token: TestToken) -> None:
+    here = open_token(forge.module, fresh_token.selector, fresh_token.pin, SOFTHSM)
+    keys = KeyMaker(here)
+    keys.hmac(bytes(range(32)), label="mac.v1")
+    token = open_worker_token(fresh_token.worker_spec(forge), count=1, deadline_seconds=10)
+    key = token.mac_key("mac.v1")
+    before = key.sign(b"")
+    with here.connection.login.token.open(rw=True) as session:
+        for found in list(session.get_objects({Attribute.LABEL: "mac.v1"})):
+            found.destroy()
+    for pid in pids(token):
+        os.kill(pid, signal.SIGKILL)
+    # and not: there is no such key
+    with pytest.raises(BackendUnavailableError, match=r"nor any other key|not for this key"):
+        key.sign(b"")
+    keys.hmac(bytes(range(1, 33)), label="mac.v1")
+    with pytest.raises(BackendConfigurationError, match="not the key it was"):
+        key.sign(b"")
+    assert token.mac_key("mac.v1").sign(b"") != before  # loaded again
+    with pytest.raises(BackendConfigurationError, match="not the key it was"):
+        key.sign(b"")
+    token.close()
+    here.close()
+
+
+def test_what_is_too_large_for_a_worker_costs_none(token: WorkerToken, kek_label: str) -> None:
+    before = pids(token)
+    with pytest.raises(MechanismUnsupportedError, match="at once"):
+        token.pool.run(Call(TokenItself(), "random", [bytes(1 << 26)]))
+    assert pids(token) == before
+    assert works(token.wrapping_key(kek_label))
+
+
+def test_a_call_that_ends_workers_is_shown_to_two(forge: Forge, fresh_token: TestToken) -> None:
+    token = open_worker_token(fresh_token.worker_spec(forge), count=4, deadline_seconds=10)
+    wait_until(lambda: token.pool.size == 4)
+    first = set(pids(token))
+    deadly = Call(TokenItself(), "random", [1], {}, [OnToken("no role")])
+    send = Worker.call
+
+    def shot(worker: Worker, call: bytes, deadline: float) -> Answer:
+        if b"no role" in call:
+            os.kill(worker.pid, signal.SIGKILL)
+        return send(worker, call, deadline)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "call", shot)
+        with pytest.raises(BackendUnavailableError, match="2 token workers ended"):
+            token.pool.run(deadly)
+    assert len(first & set(pids(token))) == 2
+    wait_until(lambda: token.pool.size == 4)
+    token.close()
+
+
+def test_a_call_that_waited_long_is_not_the_end_of_a_worker(forge: Forge, fresh_token: TestToken) -> None:
+    token = open_worker_token(fresh_token.worker_spec(forge), count=1, deadline_seconds=1.0)
+    before = pids(token)
+    send = Worker.call
+
+    def slowly(worker: Worker, call: bytes, deadline: float) -> Answer:
+        os.kill(worker.pid, signal.SIGSTOP)
+        threading.Timer(0.6, os.kill, (worker.pid, signal.SIGCONT)).start()
+        return send(worker, call, deadline)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "call", slowly)
+        callers = [threading.Thread(target=token.random, args=(8,)) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert pids(token) == before
+    assert token.pool.replaced == 0
     token.close()
 
 
@@ -338,4 +453,24 @@ def test_no_key_and_no_pin_is_in_the_memory_of_the_service(
         assert "aes" in find_in_memory(os.getpid(), wanted)
     finally:
         service.communicate("\n", timeout=30)
+    token.close()
+
+
+def test_calls_for_public_halves_are_counted_and_their_outages_are_outages(
+    forge: Forge, fresh_token: TestToken
+) -> None:
+    """What reads a public half is a property, and no function of a name."""
+    here = open_token(forge.module, fresh_token.selector, fresh_token.pin, SOFTHSM)
+    label = KeyMaker(here).rsa(rsa_pair(), (Attribute.SIGN,))
+    here.close()
+    token = open_worker_token(fresh_token.worker_spec(forge), count=1, deadline_seconds=1)
+    key = token.signing_key(label)
+    assert {(row.operation, row.result) for row in token.status().operations.rows()} == {
+        ("find", "ok"),
+        ("read", "ok"),
+    }
+    os.kill(pids(token)[0], signal.SIGSTOP)
+    with pytest.raises(BackendUnavailableError):
+        key.octets("public_key")
+    assert ("read", "unavailable") in {(row.operation, row.result) for row in token.status().operations.rows()}
     token.close()

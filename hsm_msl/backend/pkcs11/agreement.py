@@ -135,6 +135,11 @@ class TokenEcdhKey:
         return cls(target, ec_public_key(parameters, point))
 
     @property
+    def target(self) -> TokenObject | SessionObject:
+        """What the operations are run on."""
+        return self._target
+
+    @property
     def public_value(self) -> bytes:
         """Our public key, SubjectPublicKeyInfo DER."""
         return self._public

@@ -57,6 +57,11 @@ class TokenDerivationKey:
         name = KeyName(ObjectClass.SECRET_KEY, label, id)
         self._target = TokenObject(self._connection, name, check=check_value, admit=_admit)
 
+    @property
+    def target(self) -> TokenObject:
+        """What the operations are run on."""
+        return self._target
+
     def derive_aes(self, label: bytes, context: bytes, size: int) -> TokenAesKey:
         """Return a derived AES key of ``size`` bytes. Raises BackendError."""
         return TokenAesKey(self._derive(label, context, size, KeyType.AES, session_keys.DATA_KEY))

@@ -160,6 +160,11 @@ class TokenUnwrappingKey:
         self._key = key
 
     @property
+    def target(self) -> TokenObject:
+        """What the operations are run on."""
+        return self._target
+
+    @property
     def public_key(self) -> bytes:
         """The public half, SubjectPublicKeyInfo DER."""
         return self._public

@@ -110,11 +110,6 @@ class Home:
             with contextlib.suppress(PKCS11Error):
                 module.cryptoki.close_session(handle_of(lease.session))
 
-    @property
-    def buried(self) -> int:
-        """How many keys wait to be destroyed."""
-        return len(self._dead)
-
 
 class Homes:
     """The homes of one token connection, given out in turn.
@@ -132,7 +127,7 @@ class Homes:
         self._landlord = landlord
         self._homes = [Home(landlord) for _ in range(max(1, count))]
         self._turn = itertools.cycle(self._homes)
-        self._held: list[Home] = []
+        self._held: dict[int, list[Home]] = {}  # by thread: a fork and a reload may hold still at the same time
         self.made = 0
         self.loose: weakref.WeakSet[object] = weakref.WeakSet()
         landlord.module.join(self)
@@ -166,15 +161,18 @@ class Homes:
         Args:
             deadline: monotonic time after which to give up.
         """
+        held = self._held.setdefault(threading.get_ident(), [])
+        before = len(held)
         for home in self._homes:
             if home.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                self._held.append(home)
-        return len(self._held) == len(self._homes)
+                held.append(home)
+        return len(held) - before == len(self._homes)
 
     def resume(self) -> None:
         """Undo ``pause``; keys of the parent process or of the module before its reload go with their session."""
-        held, self._held = self._held, []
+        held = self._held.pop(threading.get_ident(), [])
         if self._landlord.module.forked:
+            self._held.clear()
             for home in self._homes:
                 home.lock = home.fresh_lock()  # another thread of the parent may have held the old one
                 home.lease = None

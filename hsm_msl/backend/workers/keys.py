@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import msgspec
 
 from hsm_msl.backend.inputs import check_to_wrap, check_wrapped, check_wrapped_aes
 from hsm_msl.backend.workers.pool import WorkerLostError, WorkerPool
-from hsm_msl.backend.workers.protocol import Call, Made, Recipe, Remade, Value
+from hsm_msl.backend.workers.protocol import Call, Made, OnToken, Recipe, Remade, Value
 from hsm_msl.errors import BackendError, KeyPolicyError
 from hsm_msl.ports import AesKey, MacAlgorithm, MacKey, RsaPadding, SignatureScheme, WrappingKey
 
@@ -35,8 +38,10 @@ class Remote:
             weakref.finalize(self, _forget, pool, recipe).atexit = False
 
     def ready(self) -> None:
-        """Let a worker get the handle. Raises as the class says."""
-        self.ask("ready")
+        """Let a worker get the handle, and remember which key that was. Raises as the class says."""
+        shown = self.ask("ready")
+        if isinstance(self.recipe, OnToken) and isinstance(shown, bytes):
+            self.recipe = msgspec.structs.replace(self.recipe, fingerprint=shown)
 
     def ask(self, verb: str, *arguments: Value, keys: Sequence[Remote] = (), **named: Value) -> Value:
         """Make one call. Raises HsmMslError as the worker does, BackendUnavailableError without an answer.
@@ -51,7 +56,7 @@ class Remote:
             recipes = [key.recipe for key in keys]
             try:
                 call = Call(self.recipe, verb, list(arguments), named, recipes)
-                value, _ = self.pool.run(call, getattr(type(self), verb), self._use)
+                value, _ = self.pool.run(call, _counted(type(self), verb), self._use)
             except WorkerLostError:
                 if not any(key.unpack() for key in (self, *keys)):
                     raise
@@ -90,6 +95,12 @@ class Remote:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.recipe).__name__})"
+
+
+def _counted(kind: type[Remote], verb: str) -> Callable[..., object]:
+    """Return the function a call is counted under; that of a property is what gets it."""
+    method = getattr(kind, verb)
+    return cast("Callable[..., object]", method.fget if isinstance(method, property) else method)
 
 
 def _forget(pool: WorkerPool, recipe: Made) -> None:

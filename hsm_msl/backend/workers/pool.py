@@ -10,6 +10,7 @@ worker at a time. Then it only answers for keys that nobody else has, and ends w
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections import deque
@@ -30,12 +31,13 @@ from hsm_msl.backend.workers.protocol import (
     Remade,
     Value,
     WorkerSpec,
+    frame,
     result_of,
 )
 from hsm_msl.errors import (
-    BackendConfigurationError,
     BackendError,
     BackendUnavailableError,
+    PinRefusedError,
     TokenAbsentError,
 )
 
@@ -44,8 +46,29 @@ LONGEST_PAUSE = 30.0
 DRAIN_SECONDS = 60.0
 """How long a worn worker stays for keys that only it has."""
 
+MOST_ENDED = 2
+"""How many workers may end over one call. One may have been killed just then; two are no chance."""
+
 STAGGER = 0.4
 """By what share of its time the first of several workers is replaced before the last, when all are equally busy."""
+
+
+_CHILD_NUMBERS = 1 << 20
+"""By how much the numbers of a forked child's workers are past those its parent may still give."""
+
+
+class _Forked:
+    """Guards the change of a pool to a forked child: one that a thread of the parent held would never be free."""
+
+    lock = threading.Lock()
+
+    @classmethod
+    def renew(cls) -> None:
+        """Begin with a free lock."""
+        cls.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_Forked.renew)
 
 
 class WorkerLostError(BackendUnavailableError):
@@ -62,7 +85,7 @@ class WorkerPool:
     Args:
         spec: what they open.
         count: how many.
-        deadline_seconds: how long a call may take, waiting included.
+        deadline_seconds: how long a worker may take for a call, and how long a call waits for one.
         operations: counts the calls.
         observer: returns, for the token's label, what hears when the last worker is lost and when there is one again.
         monotonic: seconds that never run backwards.
@@ -82,6 +105,7 @@ class WorkerPool:
         observer: Callable[[str], RecoveryObserver] = lambda _label: NullObserver(),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._pid = os.getpid()
         self._spec = spec
         self._count = count
         self._deadline = deadline_seconds
@@ -140,14 +164,18 @@ class WorkerPool:
         """Return how the token is, without asking it."""
         with self._changed:
             alive, idle = len(self._alive), len(self._idle)
+            up = self._up()
+            down = next((worker.down for worker in self._alive.values() if worker.down is not None), None)
+            if not up and down is not None:
+                self._reason = BackendUnavailableError(down)
             return TokenStatus(
-                up=alive > 0,
+                up=up,
                 outages=self._outages,
                 returns=self._returns,
                 reconnects={"new worker": self.replaced},
                 sessions={"busy": alive - idle, "idle": idle, "waiting": self._waiting},
                 operations=self._operations,
-                reason=None if alive else self._failure or self._reason,
+                reason=None if up else self._failure or self._reason,
                 identity=self._identity,
             )
 
@@ -168,6 +196,7 @@ class WorkerPool:
             BackendUnavailableError: no worker answered before the deadline.
             BackendConfigurationError: workers do not start until a person acts.
         """
+        self._leave_to_parent()
         meter, started = self._operations.of_use(use), perf_counter_ns()
         try:
             answered = self._run(call)
@@ -180,22 +209,31 @@ class WorkerPool:
     def _run(self, call: Call) -> tuple[Value, int]:
         deadline = self._clock() + self._deadline
         pinned = _pinned(call)
+        body = frame(call)
+        fatal = 0
         while True:
             worker = self._take(deadline, pinned)
+            fatal += worker.alive
+            # One that waited long for its turn must not be the end of a worker in good health.
+            until = self._clock() + self._deadline
             try:
-                self._tidy(worker, deadline)
-                answer = worker.call(call, deadline)
+                self._tidy(worker, until)
+                answer = worker.call(body, until)
             except TimeoutError:
                 stuck = BackendUnavailableError(f"the token gave no answer in {self._deadline:.1f} s")
                 self._lose(worker, stuck)
                 raise stuck from None
             except (EOFError, OSError):
                 self._lose(worker, BackendUnavailableError("the token's worker ended"))
+                if fatal >= MOST_ENDED:  # what two workers did not survive is not shown to a third one
+                    raise BackendUnavailableError(f"{fatal} token workers ended over this call") from None
                 continue  # calls may repeat; what was made in this worker is refused by the next round
             except BaseException:  # an interrupt: the answer to this call must not meet the next one
                 self._lose(worker, BackendUnavailableError("a call was interrupted"))
                 raise
             worker.worn |= answer.worn
+            if worker.down != answer.down:
+                self._heard(worker, answer.down)
             if call.verb in MAKES and isinstance(answer.value, int):
                 worker.made.add(answer.value)
             self._give(worker)
@@ -211,6 +249,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """Stop every worker."""
+        self._leave_to_parent()
         with self._changed:
             self._closed = True
             alive, self._alive = list(self._alive.values()), {}
@@ -218,6 +257,26 @@ class WorkerPool:
             self._changed.notify_all()
         for worker in alive:
             worker.stop()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, start workers of its own: two on one socket would read each other's answers."""
+        if self._pid == os.getpid():
+            return
+        with _Forked.lock:
+            if self._pid == os.getpid():
+                return
+            self._changed = threading.Condition()  # another thread of the parent may have held the old one
+            for worker in self._alive.values():
+                worker.leave()
+            self._idle, self._alive, self._worn = deque(), {}, None
+            self._forgotten.clear()
+            self._missing = self._waiting = 0
+            # What the parent's workers made is not here: its numbers must not name what ours make.
+            self._numbers = itertools.count(next(self._numbers) + _CHILD_NUMBERS)
+            self._pid = os.getpid()
+        if not self._closed:
+            for _ in range(self._count):
+                self._replace()
 
     def _tidy(self, worker: Worker, deadline: float) -> None:
         """Tell a worker which of the things it made nobody holds any more."""
@@ -231,7 +290,7 @@ class WorkerPool:
                 continue
             maker.made.discard(recipe.number)
             if maker is worker:
-                worker.call(Call(recipe, "forget", []), deadline)
+                worker.call(frame(Call(recipe, "forget", [])), deadline)
             elif maker.leaves_at is None:
                 self._forgotten.append(recipe)
 
@@ -268,6 +327,23 @@ class WorkerPool:
             self._replace()
         self._dismiss()
 
+    def _up(self) -> bool:
+        """Tell whether calls reach the token through at least one worker; the lock is held."""
+        return any(worker.down is None for worker in self._alive.values())
+
+    def _heard(self, worker: Worker, down: str | None) -> None:
+        """Note what a worker says about its token: out of service, and why, or not."""
+        with self._changed:
+            before, worker.down = self._up(), down
+            after = self._up()
+            self._outages += before and not after
+            back = after and not before and self._returns < self._outages
+            self._returns += back
+        if down is not None and before and not after:
+            self._observer.out_of_service(down)
+        elif back:
+            self._observer.in_service()
+
     def _dismiss(self) -> None:
         """Stop the worn workers that have a successor and hold nothing that only they have."""
         now = self._clock()
@@ -286,11 +362,12 @@ class WorkerPool:
 
     def _lose(self, worker: Worker, reason: BackendError) -> None:
         with self._changed:
+            up = self._up()
             known = self._alive.pop(worker.number, None)
             expected = worker.leaves_at is not None or worker is self._worn  # its successor is here or on its way
             if worker is self._worn:
                 self._worn = None
-            outage = known is not None and not self._alive and not self._closed
+            outage = known is not None and up and not self._up() and not self._closed
             if outage:
                 self._outages += 1
                 self._reason = reason
@@ -323,13 +400,12 @@ class WorkerPool:
                 worker = self._start()
             except TokenAbsentError as error:  # it was there when the service started, so this is an outage
                 failure: BackendError = BackendUnavailableError(str(error))
-            except BackendConfigurationError as error:
-                # Most of all a refused PIN: another process would try it again, and another.
+            except PinRefusedError as error:  # another process would try it again, and another
                 with self._changed:
                     self._failure, self._missing = error, 0
                     self._changed.notify_all()
                 return
-            except BackendError as error:
+            except BackendError as error:  # a source of the PIN or a library that is away comes back, too
                 failure = error
             else:
                 if not self._welcome(worker):
@@ -349,7 +425,7 @@ class WorkerPool:
             self._failure = None
             self._missing -= 1
             more = self._missing > 0 and not self._closed
-            back = not self._closed and not self._alive and self._returns < self._outages
+            back = not self._closed and not self._up() and self._returns < self._outages
             if not self._closed:
                 self._returns += back
                 self._alive[worker.number] = worker

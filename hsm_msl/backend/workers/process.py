@@ -9,11 +9,14 @@ import time
 
 import msgspec
 
-from hsm_msl.backend.workers.protocol import Answer, Call, Hello, receive, result_of, send
+from hsm_msl.backend.workers.protocol import Answer, Hello, receive, result_of, send
 from hsm_msl.errors import BackendError, BackendUnavailableError
 
 START_SECONDS = 15.0
 """How long a worker may take to start; one that hangs meanwhile keeps its successor waiting this long."""
+
+_ISOLATED = ("-P",)
+"""``-m`` would put the working directory before everything else that modules are looked for in."""
 
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
@@ -36,13 +39,14 @@ class Worker:
     def __init__(self, hello: Hello) -> None:
         self.number = hello.number
         self.worn = False
+        self.down: str | None = None
         self.made: set[int] = set()
         self.leaves_at: float | None = None
         ours, theirs = socket.socketpair()
         try:
             # Without -c or a script of ours on the path; the PIN goes neither into arguments nor environment.
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter, a module of this package
-                [sys.executable, "-m", "hsm_msl.backend.workers", str(theirs.fileno())],
+                [sys.executable, *_ISOLATED, "-m", "hsm_msl.backend.workers", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
             )
@@ -68,11 +72,16 @@ class Worker:
             raise BackendUnavailableError("a token worker does not say what it opened")
         self.label, self.identity = map(str, opened)
 
-    def call(self, call: Call, deadline: float) -> Answer:
+    @property
+    def alive(self) -> bool:
+        """Whether the process had not ended when asked."""
+        return self._process.poll() is None
+
+    def call(self, call: bytes, deadline: float) -> Answer:
         """Send a call and wait for its answer.
 
         Args:
-            call: what to do.
+            call: what to do, from ``protocol.frame``.
             deadline: monotonic time.
 
         Raises:
@@ -80,7 +89,7 @@ class Worker:
             EOFError, OSError: the worker is gone.
         """
         self._channel.settimeout(max(0.001, deadline - time.monotonic()))
-        send(self._channel, call)
+        self._channel.sendall(call)
         return _ANSWERS.decode(receive(self._channel))
 
     def kill(self) -> None:
@@ -88,6 +97,11 @@ class Worker:
         self._channel.close()
         self._process.kill()
         self._process.wait()
+
+    def leave(self) -> None:
+        """In a forked child: let go of the parent's worker without a word to it, and without waiting for it."""
+        self._channel.close()
+        self._process.returncode = 0  # it is no child of ours: nothing to wait for or to complain about
 
     def stop(self) -> None:
         """Close the socket, which ends an idle worker; kill it when it does not end."""

@@ -73,13 +73,17 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OnToken(msgspec.Struct, frozen=True, tag="token"):
-    """A key on the token, by role (a method of ``Token``), name and what else that method takes."""
+    """A key on the token, by role (a method of ``Token``), name and what else that method takes.
+
+    ``fingerprint`` is what the first worker saw under the name: no other worker may take another key for it.
+    """
 
     role: str
     label: str | None = None
     id: bytes | None = None
     algorithm: str | None = None
     by_blocks: bool = False
+    fingerprint: bytes | None = None
 
 
 class Remade(msgspec.Struct, frozen=True, tag="remade"):
@@ -133,12 +137,14 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """The result, or the name and text of one of our exceptions; and whether the worker wants to be replaced."""
+    """The result, or the name and text of one of our exceptions; whether the worker wants to be replaced; and why its
+    token is out of service, while it is."""
 
     value: Value = None
     error: str | None = None
     text: str = ""
     worn: bool = False
+    down: str | None = None
 
 
 _ERRORS: dict[str, type[HsmMslError]] = {
@@ -190,8 +196,21 @@ def send(channel: socket.socket, message: msgspec.Struct) -> None:
         channel: one end of the pair.
         message: what to send.
     """
+    channel.sendall(frame(message))
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """Return one frame. Raises MechanismUnsupportedError: it is larger than the other end takes.
+
+    Args:
+        message: what to send.
+    """
     body = msgspec.msgpack.encode(message)
-    channel.sendall(_LENGTH.pack(len(body)) + body)
+    if len(body) > LARGEST_FRAME:
+        raise MechanismUnsupportedError(
+            f"{len(body)} bytes at once, of which a token in a worker process takes {LARGEST_FRAME}"
+        )
+    return _LENGTH.pack(len(body)) + body
 
 
 def receive(channel: socket.socket) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import socket
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -12,10 +14,12 @@ from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace as replace_struct
 
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.pkcs11 import module
 from hsm_msl.backend.pkcs11.connection import TokenSelector
+from hsm_msl.backend.pkcs11.recovery import STAGES
 from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import PROFILES, recognise
 from hsm_msl.backend.workers.protocol import (
@@ -33,7 +37,13 @@ from hsm_msl.backend.workers.protocol import (
     refusal,
     send,
 )
-from hsm_msl.errors import BackendConfigurationError, BackendUnavailableError, HsmMslError, UsageError
+from hsm_msl.errors import (
+    BackendConfigurationError,
+    BackendUnavailableError,
+    HsmMslError,
+    KeyNotFoundError,
+    UsageError,
+)
 from hsm_msl.ports import MacAlgorithm, RsaPadding, SignatureScheme
 
 CACHED_HANDLES = 4096
@@ -135,13 +145,17 @@ class TokenServer:
                 raise UsageError(f"no such call: {call.verb!r}")
             return Answer(self._run(call), worn=self._token.connection.worn)
         except HsmMslError as error:
-            return refusal(error)
+            reason = self._token.connection.recovery.reason
+            return replace_struct(refusal(error), down=None if reason is None else str(reason))
         except Exception as error:  # whatever it is, the service must hear of it
             return refusal(BackendUnavailableError(f"the worker failed: {type(error).__name__}"))
 
     def _run(self, call: Call) -> Value:
         if isinstance(call.recipe, TokenItself):
             return self._run_token(call)
+        if call.verb == "ready" and isinstance(call.recipe, OnToken):
+            self._handles.pop(call.recipe, None)  # who asks anew wants what is there now
+            return _fingerprint(self._handle(call.recipe))
         handle = self._handle(call.recipe)
         if call.verb == "forget":
             self._forget(call.recipe)
@@ -198,6 +212,8 @@ class TokenServer:
         return handle
 
     def _open(self, recipe: Recipe) -> Any:
+        if isinstance(recipe, OnToken) and recipe.fingerprint is not None:
+            return self._again(recipe, recipe.fingerprint)
         if isinstance(recipe, OnToken) and recipe.role in ROLES:
             extra = () if recipe.algorithm is None else (MacAlgorithm[recipe.algorithm],)
             named = {"by_blocks": True} if recipe.by_blocks else {}
@@ -205,6 +221,28 @@ class TokenServer:
         if isinstance(recipe, Remade) and recipe.verb in REMAKES:
             return getattr(self._handle(recipe.parent), recipe.verb)(*_members(recipe.verb, recipe.arguments))
         raise UsageError("no such key")
+
+    def _again(self, recipe: OnToken, fingerprint: bytes) -> Any:
+        """Return a key that another worker found before: the same one, or nothing."""
+        token, bare = self._token, replace_struct(recipe, fingerprint=None)
+        try:
+            handle = self._handle(bare)
+        except KeyNotFoundError as error:
+            connection = token.connection
+            if connection.witnesses:
+                raise
+            # It was there. This process knows no other key, so the token may as well show none at all.
+            connection.recovery.heal(connection.epoch, len(STAGES) - 1)
+            try:
+                handle = self._handle(bare)
+            except KeyNotFoundError:
+                raise BackendUnavailableError(f"{error}, nor any other key this service uses") from None
+        if not hmac.compare_digest(_fingerprint(handle), fingerprint):
+            raise BackendConfigurationError(
+                f"{recipe.label or recipe.role} on token {token.name!r} is not the key it was when it was loaded; "
+                "load the key ring again if that was intended"
+            )
+        return handle
 
     def _keep(self, handle: Any) -> int:
         self._counter += 1
@@ -216,6 +254,10 @@ class TokenServer:
             self._made.pop(recipe.number, None)
         else:
             self._handles.pop(recipe, None)
+
+
+def _fingerprint(handle: Any) -> bytes:
+    return hashlib.sha256(repr(tuple(handle.target.fingerprint)).encode("utf-8", "surrogatepass")).digest()
 
 
 def _members(verb: str, arguments: Iterable[Value]) -> list[Any]:

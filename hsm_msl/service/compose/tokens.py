@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hsm_msl.backend.any_token import AnyToken
@@ -224,12 +224,16 @@ def plan_of(where: str, section: TokenSection, source: Callable[[str], str], dir
         uri = Pkcs11Uri() if section.uri is None else parse_uri(section.uri)
     except (BackendConfigurationError, ConfigurationError) as error:
         raise ConfigurationError(f"{where}.uri: {error}") from None
-    selector = TokenSelector(
-        label=section.label or uri.token,
-        serial=section.serial or uri.serial,
-        manufacturer=uri.manufacturer,
-        model=uri.model,
-    )
+    try:
+        selected = TokenSelector.of_uri(uri)
+    except BackendConfigurationError as error:
+        raise ConfigurationError(f"{where}.uri: {error}") from None
+    if (uri.object, uri.id, uri.type) != (None, None, None):
+        raise ConfigurationError(f"{where}.uri: names a key; a table of tokens names a token")
+    for name, one, other in (("label", section.label, uri.token), ("serial", section.serial, uri.serial)):
+        if one is not None and other is not None and one != other:
+            raise ConfigurationError(f"{where}.{name}: is {one!r}, and {other!r} in its uri")
+    selector = replace(selected, label=section.label or selected.label, serial=section.serial or selected.serial)
     pin = section.pin or uri.pin_source
     if pin is not None and section.workers and pin.partition(":")[0] not in _READ_BY_WORKERS:
         allowed = ", ".join(f"{kind}:" for kind in _READ_BY_WORKERS)

@@ -1,4 +1,4 @@
-"""SoftHSMv2 2.6.1: development and CI; measured in the field notes the README points to."""
+"""SoftHSMv2 2.6.1: development and CI; measured on 2.6.1 of Debian 12."""
 
 from __future__ import annotations
 
