@@ -17,12 +17,12 @@ help: ## list these verbs
 
 setup: $(STAMP) ## make .venv with the project and its development tools
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml provisioning/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 69; }
 	@$(PYTHON) -m venv .venv \
 	  || { echo "The venv module is missing. Install it with: apt-get install python3-venv" >&2; exit 69; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' --editable provisioning
 	@touch $@
 
 system: ## install SoftHSMv2 and the other system packages, or say the command

@@ -150,6 +150,8 @@ def _section(config: Path, name: str | None) -> _TokenTable:
     tokens = read_document(config, _TokensOnly).tokens
     if name is None and len(tokens) == 1:
         return next(iter(tokens.values()))
+    if name is None and not tokens:
+        raise ConfigurationError(f"{config}: names no token; say which one to examine with --uri or --module")
     if name is None:
         raise ConfigurationError(f"{config}: names {len(tokens)} tokens; say which with --token: {', '.join(tokens)}")
     if name not in tokens:

@@ -13,7 +13,7 @@ from hsm_msl.cli.failures import PROTOCOL, UNAVAILABLE, USAGE, CommandError
 from hsm_msl.msl.conversation import ErrorResponseError, Payload, Response
 from hsm_msl.service.compose.client import compose_client
 from hsm_msl.service.config import read_client_config
-from hsm_msl.service.http_client import TransportError
+from hsm_msl.service.http_client import TransportError, UrlError
 from hsm_msl.service.http_stream import HttpStreamClient
 from hsm_msl.service.spool import HELD_BYTES, Spool
 
@@ -59,6 +59,8 @@ def send(
                 response = http.request(client.message(payload), reply.write)
                 if explain:
                     _explain(response)
+        except UrlError as error:
+            raise CommandError(str(error), USAGE) from None
         except TransportError as error:
             raise CommandError(f"{error}; is the server running there?", UNAVAILABLE) from None
         except ErrorResponseError as error:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from hsm_msl.cli.failures import CommandError
 from hsm_msl.service.compose.server import ComposedServer, compose_server, server_public_key
 from hsm_msl.service.config import read_server_config
+from hsm_msl.service.dialog.beside import dialogs_beside
 from hsm_msl.service.named_application import applications
 from hsm_msl.service.serving import serve as run
 from hsm_msl.service.watch.log_lines import set_up_logging
@@ -32,6 +33,9 @@ def serve(path: Path, *, check_only: bool) -> None:
         composed = compose_server(config, applications(config).whole, occasion="check")
         try:
             composed.check()
+            dialogs = dialogs_beside(config, composed)
+            if dialogs is not None:
+                dialogs.close()
             _print_keys(composed)
         finally:
             composed.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -48,11 +48,6 @@ class Cache(Generic[K, V]):
     def drop(self, key: K) -> None:
         """Forget one entry."""
         self._entries.pop(key, None)
-
-    def drop_where(self, condition: Callable[[K], bool]) -> None:
-        """Forget the entries whose key fulfils a condition."""
-        for key in [key for key in list(self._entries) if condition(key)]:
-            self._entries.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""

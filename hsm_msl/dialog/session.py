@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from hsm_msl.dialog.headers import Certificates
 from hsm_msl.dialog.names import ID_SIZE, Cause, Kind, Reason
-from hsm_msl.dialog.packet import Ext
 from hsm_msl.dialog.sessionkeys import PacketKeys
 
 
@@ -35,10 +34,6 @@ class SessionKey:
     pair_header: bytes
     kek_header: bytes
     kek_not_after: int
-
-    def attachment(self) -> Ext:
-        """Return extensions that carry this key."""
-        return Ext(pair=self.pair_header, kek=self.kek_header, dsk=self.header, rewrap=self.rewrap)
 
 
 @dataclass(frozen=True, slots=True)

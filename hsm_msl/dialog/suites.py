@@ -38,13 +38,11 @@ class Suite:
     transport: RsaPadding | None
     transport_alg: int
     kek_size: int
-    wrap_alg: int
     body: BodyCipher
 
 
 _PS256, _ES256, _RS256 = -37, -7, -257
 _OAEP_SHA1, _OAEP_SHA256, _ECDH_ES_A256KW = -40, -41, -31
-_A128KW, _A256KW = -3, -5
 
 SUITES: dict[int, Suite] = {
     suite.number: suite
@@ -57,7 +55,6 @@ SUITES: dict[int, Suite] = {
             RsaPadding.OAEP_SHA256,
             _OAEP_SHA256,
             32,
-            _A256KW,
             BodyCipher.A256GCM,
         ),
         Suite(
@@ -68,7 +65,6 @@ SUITES: dict[int, Suite] = {
             None,
             _ECDH_ES_A256KW,
             32,
-            _A256KW,
             BodyCipher.A256GCM,
         ),
         # Claim 2 to the letter: what the private key did is undone with the public key and compared; 128-bit KEK.
@@ -80,7 +76,6 @@ SUITES: dict[int, Suite] = {
             RsaPadding.OAEP_SHA1,
             _OAEP_SHA1,
             16,
-            _A128KW,
             BodyCipher.A128GCM,
         ),
         Suite(
@@ -91,7 +86,6 @@ SUITES: dict[int, Suite] = {
             RsaPadding.OAEP_SHA256,
             _OAEP_SHA256,
             32,
-            _A256KW,
             BodyCipher.A256CBC_HS512,
         ),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.msl.entityauth.defaults import SCHEMES as ENTITY_SCHEMES
+from hsm_msl.msl.keyx import asymmetric_wrapped
 from hsm_msl.msl.keyx.defaults import SCHEMES as KEY_EXCHANGES
 from hsm_msl.msl.keyx.dh_group import STANDARD_GROUPS
 from hsm_msl.msl.userauth.defaults import SCHEMES as USER_SCHEMES
@@ -34,6 +35,7 @@ from hsm_msl.toml_document import read_document
 _NEEDS_USERS = "EMAIL_PASSWORD"
 _IMPORT = "a server's keys are in a token; import them with hsm-provision"
 _SYSTEM = "system"
+_MECHANISMS = tuple(name for name, how in asymmetric_wrapped.MECHANISMS.items() if how is not None)
 
 
 def read_server_config(path: Path) -> Configuration[ServerConfig]:
@@ -96,6 +98,8 @@ def _check_client(config: Configuration[ClientConfig]) -> None:
         config.check_name("key_exchange.schemes", name, KEY_EXCHANGES, "key exchange")
     if "DIFFIE_HELLMAN" in offer.schemes:
         config.check_name("key_exchange.dh_group", offer.dh_group, document.dh_groups, "group in [dh_groups]")
+    if asymmetric_wrapped.NAME in offer.schemes:
+        config.check_name("key_exchange.rsa_mechanism", offer.rsa_mechanism, _MECHANISMS, "mechanism")
     state = document.state
     if state.token is not None:
         config.token("state.token", state.token)
@@ -156,7 +160,13 @@ def _check_schemes(config: Configuration[ServerConfig]) -> None:
     schemes = document.schemes
     for name in schemes.key_exchange:
         config.check_name("schemes.key_exchange", name, KEY_EXCHANGES, "key exchange")
+    for name in schemes.mechanisms or ():
+        config.check_name("schemes.mechanisms", name, _MECHANISMS, "mechanism")
     own = {section.scheme for section in document.user_services}
+    _check_unique(config, "user_services", "scheme", (section.scheme for section in document.user_services))
+    for index, section in enumerate(document.user_services):
+        if section.scheme in USER_SCHEMES:
+            raise config.error(f"user_services[{index}].scheme", f"{section.scheme} is built in; choose another name")
     for index, section in enumerate(document.user_services):
         if section.user_id_token in (*section.mandatory, *section.optional):
             raise config.error(

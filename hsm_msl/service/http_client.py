@@ -29,6 +29,10 @@ class TransportError(HsmMslError):
     """The message could not be delivered or its answer not be fetched. Whether it arrived is not known."""
 
 
+class UrlError(TransportError):
+    """What was given as the URL of a server is none."""
+
+
 class WaitTimeoutError(HsmMslError):
     """Another exchange of this client holds the renewal for too long."""
 
@@ -220,13 +224,13 @@ def _on_loop(loop: asyncio.AbstractEventLoop, resolved: asyncio.Event) -> Callab
 
 
 def checked(url: str) -> str:
-    """Return a URL that can be used. Raises TransportError."""
+    """Return a URL that can be used. Raises UrlError."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise TransportError(f"{url!r} is no URL: {error}") from None
+        raise UrlError(f"{url!r} is no URL: {error}; write http://HOST:PORT/PATH") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise TransportError(f"{url!r} is no URL of a server; write http://HOST:PORT/PATH")
+        raise UrlError(f"{url!r} is no URL of a server; write http://HOST:PORT/PATH")
     return url
 
 

@@ -219,7 +219,7 @@ class Database:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise ConfigurationError(
             "the database URL does not parse; write sqlite:///FILE or postgresql://..."
         ) from None

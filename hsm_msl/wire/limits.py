@@ -20,9 +20,6 @@ MAX_NESTING: Final = 32
 MAX_VALUES: Final = 100_000
 """Commas, braces and brackets of one object. Hundreds occur; each value costs memory before anything is verified."""
 
-MAX_EMITTED_NESTING: Final = 6
-"""Nesting that the C++ reader still accepts (section 13): what this side emits stays within it."""
-
 MAX_KEY_REQUESTS: Final = 16
 """Key request data per header: more than all schemes and mechanisms together; each costs a parse of a key."""
 
@@ -52,9 +49,6 @@ NON_REPLAYABLE_CATCH_UP: Final = 6
 
 SEQUENCE_WRAP_MARGIN: Final = 127
 """Sequence numbers on both sides of the wrap at 2^53 that still count as neighbours (section 8.1)."""
-
-AES_BLOCK_BYTES: Final = 16
-"""AES block and CBC initialisation vector."""
 
 KEY_WRAP_UNIT_BYTES: Final = 8
 """RFC 3394 works on whole units of this size."""

@@ -231,3 +231,9 @@ def test_forked_child_opens_its_own_connections(database: Database) -> None:
         store.advance("entity", 1, lambda state: ReplayState(state.largest + 1))
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
     assert scalar(database, "SELECT largest FROM nonreplay") == 61
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:p@127.0.0.1:port/x", "state.sqlite", "postgresql://u:p@h:1:2/x"])
+def test_a_url_that_does_not_parse_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="does not parse"):
+        Database(url)

@@ -114,3 +114,12 @@ def test_what_is_wrong_is_said_before_anything_listens(
     assert words in done.stderr.decode()
     assert b"listening" not in done.stdout
     assert time.monotonic() - started < SECONDS
+
+
+def test_a_check_opens_the_dialogs_too(service_world: ServiceWorld) -> None:
+    config = service_world.server_config(
+        "unbesided.toml", ("[entity]", '[dialog]\nconfiguration = "nowhere.toml"\n\n[entity]')
+    )
+    outcome = service_world.run("serve", "--check", str(config))
+    assert outcome.returncode == 78
+    assert "nowhere.toml: cannot be read" in outcome.stderr.decode()

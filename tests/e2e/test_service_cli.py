@@ -149,7 +149,7 @@ def test_send_without_a_server(service_world: ServiceWorld) -> None:
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1", "ftp://127.0.0.1/", "http://"])
 def test_send_to_no_url(service_world: ServiceWorld, url: str) -> None:
-    one_line(service_world.run("send", "client.toml", url, "x"), UNAVAILABLE, "is no URL of a server")
+    one_line(service_world.run("send", "client.toml", url, "x"), USAGE, "is no URL of a server")
 
 
 def test_send_to_something_else(service_world: ServiceWorld, service: RunningServer) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from hsm_msl.errors import ConfigurationError
+from hsm_msl.service.compose.tokens import plan_of
 from hsm_msl.service.config import read_client_config, read_server_config
-from hsm_msl.service.key_sections import NoneSuffixedIdentity, PskIdentity, RsaPublicKey
+from hsm_msl.service.key_sections import NoneSuffixedIdentity, PskIdentity, RsaPublicKey, TokenSection
 from hsm_msl.toml_document import suggestion
 
 Writer = Callable[[str], Path]
@@ -112,6 +113,7 @@ def test_lifetimes_down_to_a_second(write: Writer) -> None:
         ("primary = 2", 'primary = 2\ntoken = "b"', "keys.\"msl.token\".token: no token 'b'; allowed here: a"),
         ("", '[dh_groups]\n1 = "modp-204"', "dh_groups.\"1\": no group 'modp-204'; did you mean 'modp-2048'?"),
         ("", '[dh_groups]\n1 = { p = "ff", g = "2" }', 'dh_groups."1".p: expected `str` matching regex'),
+        ("", '[schemes]\nmechanisms = ["RSB"]', "schemes.mechanisms: no mechanism 'RSB'; did you mean 'RSA'?"),
         ("", '[schemes]\nkey_exchange = ["DH"]', "schemes.key_exchange: no key exchange 'DH'; allowed here: "),
         (
             "",
@@ -240,3 +242,42 @@ def test_every_kind_of_entity(write: Writer, tmp_path: Path) -> None:
 def test_suggestions() -> None:
     assert suggestion("prot", ["port", "host"]) == "did you mean 'port'? allowed here: host, port"
     assert suggestion("x", []) == "allowed here: nothing"
+
+
+@pytest.mark.parametrize(
+    ("schemes", "told"),
+    [
+        (("COMPANY", "COMPANY"), "user_services: scheme 'COMPANY' stands there twice"),
+        (("EMAIL_PASSWORD",), "user_services[0].scheme: EMAIL_PASSWORD is built in"),
+    ],
+)
+def test_a_user_service_takes_no_name_that_is_taken(write: Writer, schemes: tuple[str, ...], told: str) -> None:
+    service = '\n[[user_services]]\nscheme = "{}"\nurl = "https://e/"\nmandatory = ["a"]\n'
+    assert refusal(write(SERVER + "".join(map(service.format, schemes)))).startswith(told)
+
+
+def test_a_client_offers_a_mechanism_there_is(write: Writer) -> None:
+    offer = '[key_exchange]\nschemes = ["ASYMMETRIC_WRAPPED"]\nrsa_mechanism = "JWK_RSB"\n'
+    told = refusal(write(CLIENT + offer), client=True)
+    assert told.startswith("key_exchange.rsa_mechanism: no mechanism 'JWK_RSB'; did you mean 'JWK_RSA'?")
+
+
+@pytest.mark.parametrize("moving", ["slot-id=5", "slot-description=x", "library-version=2.6"])
+def test_a_uri_that_selects_by_what_moves_is_refused_with_its_key(moving: str) -> None:
+    section = TokenSection(module="softhsm", uri=f"pkcs11:token=a;{moving}")
+    told = r"tokens\.a\.uri: .* is selected by token, serial, manufacturer and model"
+    with pytest.raises(ConfigurationError, match=told):
+        plan_of("tokens.a", section, lambda source: source, Path())
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("pkcs11:token=b", r"tokens\.a\.label: is 'a', and 'b' in its uri"),
+        ("pkcs11:token=a;object=key", r"tokens\.a\.uri: names a key"),
+    ],
+)
+def test_a_uri_that_contradicts_its_table_is_refused(uri: str, told: str) -> None:
+    section = TokenSection(module="softhsm", label="a", uri=uri)
+    with pytest.raises(ConfigurationError, match=told):
+        plan_of("tokens.a", section, lambda source: source, Path())

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from hsm_msl.service.compose.server import ComposedServer
-from hsm_msl.service.dialog.compose import compose_dialogs
+from hsm_msl.service.dialog.compose import ComposedDialogs, compose_dialogs
 from hsm_msl.service.dialog.config import read_dialog_config
 from hsm_msl.service.dialog.http import DialogApplication
 from hsm_msl.service.dialog.serving import node_of
@@ -41,16 +41,23 @@ def with_dialogs(
     Raises:
         ConfigurationError, BackendError, StoreError: something the dialogs' file names cannot be opened or used.
     """
+    dialogs = dialogs_beside(config, composed)
+    if dialogs is None:
+        return inner
+    node = node_of(dialogs)
+    composed.metrics.also(dialog_source(dialogs.engine, dialogs.store))
+    return DialogApplication(node, health=config.document.server.health, inner=inner, close=dialogs.close)
+
+
+def dialogs_beside(config: Configuration[ServerConfig], composed: ComposedServer) -> ComposedDialogs | None:
+    """Open the dialogs that ``[dialog]`` names, if it does. Arguments and errors as ``with_dialogs``."""
     section = config.document.dialog
     if section is None:
-        return inner
+        return None
     if config.document.server.workers != 1:
         raise config.error(
             "dialog",
             "needs server.workers = 1: a process that holds dialogs is one node with its own incarnation; run several"
             " services on one PostgreSQL, each with its own service.node",
         )
-    dialogs = compose_dialogs(read_dialog_config(config.resolve(section.configuration)), token=composed.token)
-    node = node_of(dialogs)
-    composed.metrics.also(dialog_source(dialogs.engine, dialogs.store))
-    return DialogApplication(node, health=config.document.server.health, inner=inner, close=dialogs.close)
+    return compose_dialogs(read_dialog_config(config.resolve(section.configuration)), token=composed.token)
