@@ -98,7 +98,7 @@ class Applying:
         if not self._extensions(packet):
             return
         if core.kind in SEQUENCED and session is not None:
-            self._sequenced(packet, session)
+            self._sequenced(packet, session, unreadable=authentic.unreadable)
         elif core.kind == Kind.NEED_KEYS:
             self.asked_for_keys = True
         elif core.kind == Kind.PROBE:
@@ -125,6 +125,9 @@ class Applying:
         """Apply the shift rules (section 6) and tell whether the packet may go on."""
         state, core = self._state, packet.core
         if session.generation == state.in_generation:
+            if not self._same_key(session):
+                self._fail(Reason.PROTOCOL)
+                return False
             self.newest = session
             if core.kind in SEQUENCED and core.seq < session.first_seq and session.cause is not Cause.RECOVERY:
                 self._drop("sequence number below the first of its key")
@@ -145,9 +148,20 @@ class Applying:
             if core.kind in SEQUENCED and core.seq >= min(later, default=core.seq + 1):
                 self._drop("stale key")
                 return False
-            if any(row.generation == session.generation for row in rows):
+            known = [row.dsk_id for row in rows if row.generation == session.generation]
+            if known and known[0] != session.dsk_id:
+                self._fail(Reason.PROTOCOL)
+                return False
+            if known:
                 return True
         return self._new_generation(session)
+
+    def _same_key(self, session: SessionKey) -> bool:
+        """Tell whether a key of the newest generation is the one that is kept; the store is asked once per batch."""
+        if self.newest is not None:
+            return self.newest.dsk_id == session.dsk_id
+        rows = self._tx.inbound_dsks(self._state.dialog, self._state.side)
+        return all(row.dsk_id == session.dsk_id for row in rows if row.generation == session.generation)
 
     def _new_generation(self, session: SessionKey) -> bool:
         state, tx, recovery = self._state, self._tx, session.cause is Cause.RECOVERY
@@ -163,7 +177,7 @@ class Applying:
         earlier = tx.shifts(state.dialog, state.side)
         keep = self._binding.policy.kept_events
         reason = None
-        if session.cause is not Cause.START:
+        if session.cause is not Cause.START or session.generation > 1:  # only the very first key is no shift
             reason = peer_shifted(self._binding.policy, state, session.cause, earlier, self._now)
             tx.add_shift(state.dialog, state.side, ShiftEvent(session.generation, session.cause, self._now), keep)
             self._outcome.note("peer_shifted", state.dialog, f"{session.generation} {session.cause.name.lower()}")
@@ -226,6 +240,10 @@ class Applying:
                 state.recovering = 0
                 state.ack_floor = known
                 state.next_out = max(state.next_out, expected)
+            elif known > state.out_generation:
+                # Its own later key, from after an earlier restore: begin one beyond it and ask again.
+                state.out_generation, state.recovering, state.probe_at = known, 1, 0.0
+                return True
             else:
                 return True
         if known < state.ack_floor:
@@ -244,7 +262,7 @@ class Applying:
             self._lifecycle.close_when_done(tx, state, self._outcome, self._now)
         return True
 
-    def _sequenced(self, packet: Packet, session: SessionKey) -> None:
+    def _sequenced(self, packet: Packet, session: SessionKey, *, unreadable: bool) -> None:
         state, core = self._state, packet.core
         self.acknowledge = True
         digest = packet.digest()
@@ -255,7 +273,7 @@ class Applying:
                 self._fail(Reason.PROTOCOL)
             self._context.counted["duplicates"] += 1
             return
-        if self._too_large(packet, session):
+        if unreadable or self._too_large(packet, session):
             self._fail(Reason.PROTOCOL)
             return
         slot = ParkedSlot(core.seq, core.frag, core.count, core.kind, session.generation, digest, len(packet.body))

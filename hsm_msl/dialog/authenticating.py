@@ -10,7 +10,7 @@ from hsm_msl.dialog.errors import PacketError, StalePacketError
 from hsm_msl.dialog.inbound import InboundKeys
 from hsm_msl.dialog.names import CLOCK_SKEW, FINAL, MAX_LIFETIME, SEQUENCED, Kind
 from hsm_msl.dialog.outbound import OutboundKeys
-from hsm_msl.dialog.packet import Packet
+from hsm_msl.dialog.packet import Packet, readable
 from hsm_msl.dialog.session import SessionKey
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
 
@@ -24,12 +24,14 @@ class Authentic:
         session: the peer's session key; None for what was authenticated in another way.
         known: whether it is byte for byte a message received before, so that only an acknowledgement is due.
         hint: whether nothing authenticates it.
+        unreadable: whether its contents are in no form that is known here.
     """
 
     packet: Packet
     session: SessionKey | None = None
     known: bool = False
     hint: bool = False
+    unreadable: bool = False
 
 
 class BuriedError(PacketError):
@@ -73,6 +75,7 @@ class Authenticator:
         if core.generation == 0:
             return self._system(packet, now)
         session = self._inbound.cached(core, now)
+        fresh = session is None
         if session is None:
             with self._context.store.reading() as tx:
                 known = self._known(tx, packet)
@@ -84,9 +87,13 @@ class Authenticator:
         if core.sender is not None and core.sender != session.sender:
             raise PacketError("sender is not the one who signed")
         session.keys.check(packet.covered(), packet.tag)
+        unreadable = False
         if core.kind in SEQUENCED:
-            session.keys.open(core.seq, core.frag, packet.body, packet.core_bytes)
-        return Authentic(packet, session)
+            plaintext = session.keys.open(core.seq, core.frag, packet.body, packet.core_bytes)
+            unreadable = core.frag == 0 and not readable(core.kind, plaintext)
+        if fresh and session.rewrap is None:
+            self._inbound.keep(session, now)
+        return Authentic(packet, session, unreadable=unreadable)
 
     def _system(self, packet: Packet, now: float) -> Authentic:
         core = packet.core

@@ -40,17 +40,22 @@ class CacheSizes:
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """The caches; their keys are content digests, so that no forged header displaces a good one."""
+    """The caches; their keys are content digests, so that no forged header displaces a good one.
+
+    Own and peers' session keys are apart: a packet that comes back to its sender finds no key.
+    """
 
     inbound_keks: Cache[bytes, KekEntry]
     outbound_keks: Cache[bytes, WrappingKey]
     session_keys: Cache[bytes, SessionKey]
+    own_keys: Cache[bytes, SessionKey]
     failures: Cache[bytes, bool]
 
     @classmethod
     def of(cls, sizes: CacheSizes) -> Caches:
         """Make empty caches."""
-        return cls(Cache(sizes.keks), Cache(sizes.keks), Cache(sizes.session_keys), Cache(sizes.failures))
+        keks, keys = sizes.keks, sizes.session_keys
+        return cls(Cache(keks), Cache(keks), Cache(keys), Cache(keys), Cache(sizes.failures))
 
 
 KEK_SECONDS = 86400.0

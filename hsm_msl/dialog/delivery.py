@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hsm_msl.dialog.context import Context
-from hsm_msl.dialog.encoding import decode
 from hsm_msl.dialog.errors import OpeningKeyGoneError, PacketError, RewrapNeededError
 from hsm_msl.dialog.inbound import InboundKeys
 from hsm_msl.dialog.lifecycle import Lifecycle
 from hsm_msl.dialog.names import FINAL, KEPT_DIGESTS, PLAIN, Kind, Reason, State
-from hsm_msl.dialog.packet import Ext, parse_core
+from hsm_msl.dialog.packet import Ext, parse_core, parse_error
 from hsm_msl.dialog.session import Message
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord, InboxRow
 
@@ -94,7 +93,7 @@ class Delivery:
     def _open(self, tx: DialogTransaction, rows: Sequence[InboxRow], now: float) -> tuple[Message, int]:
         core = parse_core(rows[0].core)
         try:
-            session = self._inbound.find(tx, core, Ext(), now)
+            session = self._inbound.find(tx, core, Ext(), now, received=True)
         except RewrapNeededError as cause:
             raise OpeningKeyGoneError(rows[0].seq) from cause
         plaintext = b"".join(session.keys.open(row.seq, row.frag, row.body, row.core) for row in rows)
@@ -102,10 +101,7 @@ class Delivery:
             raise PacketError("message in an encoding that is not known here")
         body, error, kind = plaintext[1:], None, Kind(core.kind)
         if kind is Kind.END_WITH_ERROR:
-            item = decode(body)
-            if not isinstance(item, list) or len(item) != 2:
-                raise PacketError("malformed error")
-            error, body = (int(item[0]), str(item[1])), b""
+            error, body = parse_error(body), b""
         side = 1 - core.direction
         message = Message(core.dialog, side, core.seq, kind, core.message_type or "", body, error)
         return message, core.generation

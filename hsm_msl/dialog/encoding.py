@@ -56,6 +56,32 @@ def decode_loosely(data: bytes) -> object:
     return item
 
 
+def walk(data: bytes, most: int) -> None:
+    """Refuse an item of many small ones before the decoder makes an object of each.
+
+    Raises PacketError for more than ``most`` items; what else is wrong is left for the decoder to find.
+    """
+    position, seen, left = 0, 0, 1
+    while left and position < len(data):
+        seen += 1
+        if seen > most:
+            raise PacketError("not CBOR within the limits")
+        major, low = data[position] >> 5, data[position] & 31
+        position += 1
+        if low >= 28:
+            return
+        size = 0 if low < 24 else 1 << (low - 24)
+        value = int.from_bytes(data[position : position + size]) if size else low
+        position += size
+        left -= 1
+        if major in (2, 3):
+            position += value
+        elif major in (4, 5):
+            left += value * (major - 3)
+        elif major == 6:
+            left += 1
+
+
 def _check(item: object) -> None:
     kind = type(item)
     if kind is dict and isinstance(item, dict):

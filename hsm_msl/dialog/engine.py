@@ -7,10 +7,10 @@ from collections import Counter
 from hsm_msl.dialog.authenticating import Authenticator
 from hsm_msl.dialog.context import Caches, CacheSizes, Context
 from hsm_msl.dialog.delivery import Delivery
-from hsm_msl.dialog.errors import KeyUnusableError
+from hsm_msl.dialog.errors import DialogError, KeyUnusableError
 from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.inbound import InboundKeys
-from hsm_msl.dialog.lifecycle import Lifecycle
+from hsm_msl.dialog.lifecycle import QUEUE_RETRY, Lifecycle
 from hsm_msl.dialog.names import FINAL, ID_SIZE, Kind, Reason
 from hsm_msl.dialog.outbound import OutboundKeys
 from hsm_msl.dialog.policy import peer_overdue
@@ -19,12 +19,15 @@ from hsm_msl.dialog.sealing import Sealer
 from hsm_msl.dialog.sending import Sender
 from hsm_msl.dialog.session import Outcome, Outgoing
 from hsm_msl.dialog.trust import NoEvidence, Trust
+from hsm_msl.errors import ConfigurationError, DataRejectedError, KeyPolicyError, MechanismUnsupportedError
 from hsm_msl.ports import Clock, RandomBytes
 from hsm_msl.ports.dialog import IncarnationMirror, RevocationEvidence
 from hsm_msl.ports.dialog_records import DialogStore, DialogTransaction, EndpointRecord
 
 PROBE_AGAIN = 4.0
 _PASS = 64
+_OF_ONE_DIALOG = (DialogError, DataRejectedError, ConfigurationError, KeyPolicyError, MechanismUnsupportedError)
+"""What goes wrong for reasons of one dialog, its binding or its peer's certificate."""
 
 
 class DialogEngine:
@@ -57,7 +60,7 @@ class DialogEngine:
         self._sender = Sender(self.context, self._outbound, self._sealer, self._lifecycle)
         authenticator = Authenticator(self.context, inbound, self._outbound)
         self._receiver = Receiver(
-            self.context, authenticator, self._outbound, self._sealer, self._lifecycle, self._sender
+            self.context, authenticator, inbound, self._outbound, self._sealer, self._lifecycle, self._sender
         )
         self._delivery = Delivery(self.context, inbound, self._lifecycle)
         # The verbs of the parts are the verbs of the engine.
@@ -99,18 +102,50 @@ class DialogEngine:
     def tick(self) -> Outcome:
         """Do what time demands: lifetimes, policies, probes, waiting messages, tombstones.
 
+        A dialog with which something is wrong is told of and looked at again later; it holds up no other.
+
         Raises BackendError, StoreError; then nothing was done.
         """
-        outcome = Outcome()
-        with self.context.store.transaction() as tx:
-            now = self.context.clock()
-            for dialog, side in tx.attention(self.context.local.name, now, _PASS):
-                state = tx.endpoint(dialog, side)
-                if state is not None and state.state not in FINAL:
-                    self._attend(tx, state, outcome)
-                    tx.save_endpoint(state)
+        try:
+            return self._pass(None)
+        except _OF_ONE_DIALOG:
+            return self._pass(Outcome())
+
+    def _pass(self, outcome: Outcome | None) -> Outcome:
+        """Attend to what is due: with an outcome given each dialog in a transaction of its own, else all in one."""
+        store, now = self.context.store, self.context.clock()
+        with store.transaction() as tx:
+            # In the order in which packets lock their dialogs, so that two nodes never wait for each other.
+            due = sorted(tx.attention(self.context.local.name, now, _PASS))
             tx.purge(now, _PASS)
+            if outcome is None:
+                together = Outcome()
+                for key in due:
+                    self._look_after(tx, key, together)
+                return together
+        for key in due:
+            alone = Outcome()
+            try:
+                with store.transaction() as tx:
+                    self._look_after(tx, key, alone)
+            except _OF_ONE_DIALOG as error:
+                alone = Outcome()
+                alone.note("waits", key[0], str(error))
+                with store.transaction() as tx:
+                    state = tx.endpoint(*key)
+                    if state is not None:
+                        state.attention_at = min(float(state.expires_at), self.context.clock() + QUEUE_RETRY)
+                        tx.save_endpoint(state)
+            outcome.events += alone.events
+            outcome.outgoing += alone.outgoing
+            outcome.delivered += alone.delivered
         return outcome
+
+    def _look_after(self, tx: DialogTransaction, key: tuple[bytes, int], outcome: Outcome) -> None:
+        state = tx.endpoint(*key)
+        if state is not None and state.state not in FINAL:
+            self._attend(tx, state, outcome)
+            tx.save_endpoint(state)
 
     def rotate_kek(self, tx: DialogTransaction, remote: str) -> None:
         """Let new session keys for a service use a new key exchange key. Raises StoreError."""

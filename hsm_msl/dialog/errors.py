@@ -27,13 +27,13 @@ class KeyUnusableError(DialogError):
 
     Args:
         digest: SHA-256 of the header that failed, for the negative cache.
-        attributable: whether the header is covered by the peer's signature.
+        sender: the service whose signature covers the header; empty when none does.
     """
 
-    def __init__(self, digest: bytes, *, attributable: bool) -> None:
+    def __init__(self, digest: bytes, sender: str = "") -> None:
         super().__init__("a wrapped key cannot be opened")
         self.digest = digest
-        self.attributable = attributable
+        self.sender = sender
 
 
 class KeysNeededError(DialogError):

@@ -167,6 +167,12 @@ def verify_pair(
     return VerifiedPair(pair, kek, suite)
 
 
+def verified_before(pair_bytes: bytes, kek_bytes: bytes) -> VerifiedPair:
+    """Read headers that were verified when they came, to open what was received under them. Raises PacketError."""
+    pair = parse_pair(pair_bytes)
+    return VerifiedPair(pair, parse_kek(kek_bytes), suite_of(pair.authentication.suite))
+
+
 def open_kek(local: LocalService, verified: VerifiedPair) -> WrappingKey:
     """Open a verified key exchange key with the private key it is encrypted to.
 
@@ -199,7 +205,7 @@ def open_kek(local: LocalService, verified: VerifiedPair) -> WrappingKey:
         return local.exchange.wrapping_key(_agreed_key(shared, context)).unwrap_wrapping(header.wrapped)
     except (DataRejectedError, ValueError) as error:
         digest = hashlib.sha256(header.encode()).digest()
-        raise KeyUnusableError(digest, attributable=True) from error
+        raise KeyUnusableError(digest, header.sender) from error
 
 
 def _names(binding: Binding, sender: str) -> bool:

@@ -308,6 +308,9 @@ def _struct(fields: object, into: type[_T]) -> _T:
             _text(value)
         elif type(value) is int:
             _integer(value)
+    for field in msgspec.structs.fields(into):
+        if type(named[field.name]) is not field.type:  # msgspec would read text as base64 where bytes belong
+            raise PacketError("signed field of the wrong type")
     try:
         return msgspec.convert(named, into)
     except msgspec.ValidationError as error:

@@ -12,8 +12,8 @@ from hsm_msl.dialog.errors import (
     PacketError,
     PeerRejectedError,
 )
-from hsm_msl.dialog.exchange import open_kek, verify_pair
-from hsm_msl.dialog.headers import DskHeader, dsk_id, kek_id, parse_dsk, parse_pair
+from hsm_msl.dialog.exchange import open_kek, verified_before, verify_pair
+from hsm_msl.dialog.headers import Certificates, DskHeader, dsk_id, kek_id, parse_dsk, parse_pair
 from hsm_msl.dialog.names import Cause
 from hsm_msl.dialog.packet import Core, Ext
 from hsm_msl.dialog.residence import unwrap_resident
@@ -43,7 +43,7 @@ class InboundKeys:
             return None
         return found
 
-    def find(self, tx: DialogTransaction, core: Core, ext: Ext, now: float) -> SessionKey:
+    def find(self, tx: DialogTransaction, core: Core, ext: Ext, now: float, *, received: bool = False) -> SessionKey:
         """Return the session key of a packet.
 
         Args:
@@ -51,6 +51,9 @@ class InboundKeys:
             core: the packet's core.
             ext: the packet's extensions, for attached headers.
             now: seconds since the Unix epoch.
+            received: whether the message was received, and its sender judged, earlier: then nobody is judged anew.
+
+        What came with the packet is not kept before the packet has proved authentic, see ``keep``.
 
         Raises KeysNeededError, PacketError, PeerRejectedError, RewrapNeededError, KeyUnusableError as the headers
         deserve, and BackendError or StoreError when there was no answer.
@@ -62,10 +65,20 @@ class InboundKeys:
             return self._open(tx, core, ext.dsk, ext.rewrap, ext, now)
         for row in tx.inbound_dsks(core.dialog, 1 - core.direction):
             if row.dsk_id == core.dsk_id:
-                return self.stored(tx, row, core.suite, now)
+                return self.stored(tx, row, core.suite, now, received=received)
         raise KeysNeededError("no header for this session key")
 
-    def stored(self, tx: DialogTransaction, row: InboundDskRow, suite: int, now: float) -> SessionKey:
+    def keep(self, session: SessionKey, now: float) -> None:
+        """Remember a key whose packet was authentic; a rewrapped one only when its sender is the dialog's peer.
+
+        Its id covers everything about a key but under which other key exchange key it was wrapped anew: anyone who
+        has a binding could put a key of his own in the place of another service's.
+        """
+        self._context.caches.session_keys.put(session.dsk_id, session, now + SESSION_KEY_SECONDS)
+
+    def stored(
+        self, tx: DialogTransaction, row: InboundDskRow, suite: int, now: float, *, received: bool = False
+    ) -> SessionKey:
         """Return the session key of a stored header. Raises as ``find``."""
         found = self._context.caches.session_keys.get(row.dsk_id, now)
         if found is not None:
@@ -82,7 +95,9 @@ class InboundKeys:
             expiry=0,
         )
         rewrap = (row.kek_id, row.rewrap) if row.rewrap else None
-        return self._open(tx, core, row.header, rewrap, Ext(), now)
+        session = self._open(tx, core, row.header, rewrap, Ext(), now, received=received)
+        self.keep(session, now)
+        return session
 
     def _open(
         self,
@@ -92,6 +107,8 @@ class InboundKeys:
         rewrap: tuple[bytes, bytes] | None,
         ext: Ext,
         now: float,
+        *,
+        received: bool = False,
     ) -> SessionKey:
         context = self._context
         if dsk_id(header_bytes) != core.dsk_id:
@@ -105,7 +122,7 @@ class InboundKeys:
         if context.caches.failures.get(failure, now):
             context.counted["negative_hits"] += 1
             raise PeerRejectedError("this session key header failed a moment ago")
-        entry = self._kek(tx, wanted, ext, now)
+        entry = self._kek(tx, wanted, ext, now, received=received)
         claim = entry.verified.pair.authentication
         if claim.suite != core.suite:
             raise PacketError("suite is not the one that was signed")
@@ -115,12 +132,13 @@ class InboundKeys:
         except DataRejectedError as error:
             context.caches.failures.put(failure, True, now + FAILURE_SECONDS)
             # Anyone can put a header of their own making beside captured ones: not the peer's doing.
-            raise KeyUnusableError(failure, attributable=False) from error
+            raise KeyUnusableError(failure) from error
         except BackendError:
             # The handle may have gone with its token session; the headers bring it back.
             context.caches.inbound_keks.drop(wanted)
             raise
-        session = SessionKey(
+        pair_header, presented = _as_shown(entry, ext)
+        return SessionKey(
             keys=keys,
             suite=core.suite,
             dialog=header.dialog,
@@ -132,15 +150,13 @@ class InboundKeys:
             cause=Cause(header.cause),
             kek_id=header.kek_id,
             signing_cert=claim.signing_cert,
-            presented=entry.verified.pair.certificates,
+            presented=presented,
             header=header_bytes,
             rewrap=rewrap,
-            pair_header=entry.pair_header,
+            pair_header=pair_header,
             kek_header=entry.kek_header,
             kek_not_after=claim.not_after,
         )
-        context.caches.session_keys.put(core.dsk_id, session, now + SESSION_KEY_SECONDS)
-        return session
 
     def _keys(self, kek: WrappingKey, wrapped: bytes | tuple[bytes, ...], binding: KeyBinding) -> PacketKeys:
         resident = self._context.local.resident is not None
@@ -167,34 +183,51 @@ class InboundKeys:
             entry.verified.suite,
         )
 
-    def _kek(self, tx: DialogTransaction, wanted: bytes, ext: Ext, now: float) -> KekEntry:
+    def _kek(self, tx: DialogTransaction, wanted: bytes, ext: Ext, now: float, *, received: bool) -> KekEntry:
         context = self._context
         entry = context.caches.inbound_keks.get(wanted, now)
         if entry is not None:
             return entry
         pair_header, kek_header = ext.pair, ext.kek
-        if pair_header is None or kek_header is None or kek_id(kek_header) != wanted:
-            row = tx.inbound_kek(wanted)
-            if row is None:
-                raise KeysNeededError("no header for this key exchange key")
+        row = tx.inbound_kek(wanted)
+        if row is not None:  # came with an authentic packet, which what comes now has yet to prove
             pair_header, kek_header = row.pair_header, row.kek_header
+        if pair_header is None or kek_header is None or kek_id(kek_header) != wanted:
+            raise KeysNeededError("no header for this key exchange key")
         failure = hashlib.sha256(pair_header + kek_header).digest()
         if context.caches.failures.get(failure, now):
             context.counted["negative_hits"] += 1
             raise PeerRejectedError("these headers failed a moment ago")
         sender = parse_pair(pair_header).authentication.sender
         try:
-            binding = context.binding(tx, sender, now)
-            verified = verify_pair(context.local.name, pair_header, kek_header, binding, now, context.trust)
+            if received:
+                verified = verified_before(pair_header, kek_header)
+            else:
+                binding = context.binding(tx, sender, now)
+                verified = verify_pair(context.local.name, pair_header, kek_header, binding, now, context.trust)
             context.counted["keks_unwrapped"] += 1
             handle = open_kek(context.local, verified)
         except KeyUnusableError:
             context.caches.failures.put(failure, True, now + FAILURE_SECONDS)
             raise
         entry = KekEntry(handle, verified, pair_header, kek_header)
-        until = min(float(verified.pair.authentication.not_after), now + KEK_SECONDS)
-        context.caches.inbound_keks.put(wanted, entry, until)
+        if not received:
+            until = min(float(verified.pair.authentication.not_after), now + KEK_SECONDS)
+            context.caches.inbound_keks.put(wanted, entry, until)
         return entry
+
+
+def _as_shown(entry: KekEntry, ext: Ext) -> tuple[bytes, Certificates]:
+    """Return the pair header and its certificates as this packet shows them.
+
+    Certificates are not signed: those that came with another packet, perhaps of a forger, stay out of this one.
+    """
+    known = entry.verified.pair
+    if ext.pair is not None and ext.pair != entry.pair_header:
+        shown = parse_pair(ext.pair)
+        if (shown.protected, shown.payload, shown.signature) == (known.protected, known.payload, known.signature):
+            return ext.pair, shown.certificates
+    return entry.pair_header, known.certificates
 
 
 def _fits(session: SessionKey, core: Core) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import verification
 from cryptography.x509.oid import ObjectIdentifier
 
@@ -20,6 +21,15 @@ from hsm_msl.errors import ConfigurationError
 
 _USAGE = ObjectIdentifier(CERTIFICATE_USAGE_OID)
 _DEPTH = 3
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises about certificates that a stranger made up."""
 
 RevocationMode = Literal["required", "if_available", "off"]
 
@@ -86,19 +96,20 @@ def build_chain(trust: IssuerTrust, presented: Sequence[bytes], name: str, use: 
     """
     try:
         certificate, *others = [_load(der) for der in presented]
-    except ValueError as error:
+        subject = set(certificate.subject)
+        _check_dates(certificate, now)
+    except _UNREADABLE as error:
         raise CertificateRefusedError("the certificate cannot be read") from error
-    _check_dates(certificate, now)
     try:
         _check_purpose(certificate, name, use, dual_use=trust.dual_use)
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except (x509.ExtensionNotFound, *_UNREADABLE) as error:
         raise CertificateRefusedError(f"the certificate lacks what a service's must say: {error}") from error
     wanted = set(x509.Name.from_rfc4514_string(trust.subject))
-    if not wanted <= set(certificate.subject):
+    if not wanted <= subject:
         raise CertificateRefusedError("the certificate's subject is not the one that is asked for")
     try:
         found = _verifier(trust.issuers, now).verify(certificate, others).chain
-    except verification.VerificationError as error:
+    except (verification.VerificationError, *_UNREADABLE) as error:
         raise CertificateRefusedError(f"no chain to a trusted issuer: {error}") from error
     return Chain(
         tuple(found),

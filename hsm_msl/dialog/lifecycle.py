@@ -157,11 +157,11 @@ class Lifecycle:
             return b""  # a dialog that cannot speak any more still fails
 
     def _bury(self, tx: DialogTransaction, state: EndpointRecord, reply: bytes, outcome: Outcome) -> None:
-        keys = self._context.caches.session_keys
+        caches = self._context.caches
         for own in tx.outbound_dsks(state.dialog, state.side):
-            keys.drop(own.dsk_id)
+            caches.own_keys.drop(own.dsk_id)
         for row in tx.inbound_dsks(state.dialog, state.side):
-            keys.drop(row.dsk_id)
+            caches.session_keys.drop(row.dsk_id)
         tx.clear_outbox(state.dialog, state.side)
         tx.drop_outbound_dsks(state.dialog, state.side, state.out_generation + 1)
         if state.parked:

@@ -105,7 +105,7 @@ class OutboundKeys:
 
     def by_id(self, tx: DialogTransaction, state: EndpointRecord, wanted: bytes, now: float) -> SessionKey | None:
         """Return the own session key with that id, or None. Raises as ``load``."""
-        found = self._context.caches.session_keys.get(wanted, now)
+        found = self._context.caches.own_keys.get(wanted, now)
         if found is not None:
             mine = found.dialog == state.dialog and found.direction == state.side
             return found if mine else None
@@ -150,16 +150,16 @@ class OutboundKeys:
                 )
             )
             tx.count_wrap(kek.kek_id)
-            self._context.caches.session_keys.drop(row.dsk_id)
+            self._context.caches.own_keys.drop(row.dsk_id)
         self._context.counted["rewraps"] += 1
 
     def _load(self, tx: DialogTransaction, state: EndpointRecord, row: OutboundDskRow, now: float) -> SessionKey:
-        found = self._context.caches.session_keys.get(row.dsk_id, now)
+        found = self._context.caches.own_keys.get(row.dsk_id, now)
         if found is not None:
             return found
         kek = tx.outbound_kek(row.rewrap_kek_id or row.kek_id)
         if kek is None:
-            raise KeyUnusableError(row.dsk_id, attributable=False)
+            raise KeyUnusableError(row.dsk_id)
         purpose = _purpose(state, row.generation, row.kek_id, suite_of(row.suite))
         return self._session(state, row, kek, self._keys(row, purpose), now)
 
@@ -188,7 +188,7 @@ class OutboundKeys:
         try:
             return self._context.local.storage.unwrap(row.wrapped)
         except DataRejectedError as error:
-            raise KeyUnusableError(row.dsk_id, attributable=False) from error
+            raise KeyUnusableError(row.dsk_id) from error
 
     def _keys(self, row: OutboundDskRow, binding: KeyBinding) -> PacketKeys:
         local = self._context.local
@@ -200,7 +200,7 @@ class OutboundKeys:
                 return unwrap_resident(local.storage, parts, binding)
             return DirectionKeys.split(tuple(map(local.storage.unwrap, parts)), binding)
         except DataRejectedError as error:
-            raise KeyUnusableError(row.dsk_id, attributable=False) from error
+            raise KeyUnusableError(row.dsk_id) from error
 
     def _session(
         self, state: EndpointRecord, row: OutboundDskRow, kek: OutboundKekRow, keys: PacketKeys, now: float
@@ -225,7 +225,7 @@ class OutboundKeys:
             kek_header=kek.kek_header,
             kek_not_after=kek.not_after,
         )
-        self._context.caches.session_keys.put(row.dsk_id, session, now + SESSION_KEY_SECONDS)
+        self._context.caches.own_keys.put(row.dsk_id, session, now + SESSION_KEY_SECONDS)
         return session
 
     def _kek(

@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from hsm_msl.dialog.encoding import decode, decode_loosely, encode, head
+from hsm_msl.dialog.encoding import decode, decode_loosely, encode, head, walk
 from hsm_msl.dialog.errors import PacketError
 from hsm_msl.dialog.names import (
     HASH_SIZE,
@@ -18,6 +18,7 @@ from hsm_msl.dialog.names import (
     MAX_PACKET,
     MAX_RANGES,
     MAX_SEQ,
+    PLAIN,
     SEQUENCED,
     TAG_SIZE,
     Kind,
@@ -27,6 +28,9 @@ from hsm_msl.dialog.names import (
 _START = b"\x85\x64" + MAGIC.encode()
 _TAG_HEAD = head(2, TAG_SIZE)
 _NIL = b"\xf6"
+_WALKED = 8 * 1024
+_MOST_ITEMS = 128
+"""More than a packet has (the five parts, and what extensions there are), and few enough to cost nothing."""
 NO_TAG = bytes(TAG_SIZE)
 """The tag of a bare packet: whoever cannot authenticate sends a hint and nothing more."""
 
@@ -173,6 +177,8 @@ def parse(data: bytes) -> Packet:
     """
     if len(data) > MAX_PACKET:
         raise PacketError("packet too large")
+    if len(data) > _WALKED:
+        walk(data, _MOST_ITEMS)
     outer = decode_loosely(data)
     if not isinstance(outer, list) or len(outer) != 5:
         raise PacketError("a packet has five parts")
@@ -203,10 +209,13 @@ def parse_core(data: bytes) -> Core:
         raise PacketError("unknown field in core")
     try:
         dialog, direction, kind, seq = fields[1], fields[2], fields[3], fields[4]
-        frag, count = fields[5]
+        part = fields[5]
         generation, dsk_id, suite, expiry = fields[7], fields[8], fields[9], fields[12]
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
         raise PacketError("core is incomplete") from error
+    if not isinstance(part, list) or len(part) != 2:
+        raise PacketError("fragment is not a pair of numbers")
+    frag, count = part
     for number in (direction, kind, seq, frag, count, generation, suite, expiry):
         if type(number) is not int or not 0 <= number <= MAX_SEQ:
             raise PacketError("core number out of range")
@@ -240,6 +249,27 @@ def parse_core(data: bytes) -> Core:
 
 
 _CORE_KEYS = frozenset(range(1, 14))
+
+
+def readable(kind: int, plaintext: bytes) -> bool:
+    """Tell whether the first fragment of a message begins one in a form that is known here."""
+    if not plaintext.startswith(PLAIN):
+        return False
+    if kind != Kind.END_WITH_ERROR:
+        return True
+    try:
+        parse_error(plaintext[len(PLAIN) :])
+    except PacketError:
+        return False
+    return True
+
+
+def parse_error(body: bytes) -> tuple[int, str]:
+    """Read code and text of an end with an error. Raises PacketError for anything else."""
+    item = decode(body)
+    if not isinstance(item, list) or len(item) != 2 or type(item[0]) is not int or not isinstance(item[1], str):
+        raise PacketError("malformed error")
+    return item[0], item[1]
 
 
 def _name(fields: dict[int, object], key: int) -> str | None:

@@ -19,11 +19,13 @@ from hsm_msl.dialog.errors import (
     RewrapNeededError,
 )
 from hsm_msl.dialog.headers import Notice, parse_notice, protected_bytes, sign1, signed_bytes
+from hsm_msl.dialog.inbound import InboundKeys
 from hsm_msl.dialog.lifecycle import Lifecycle
 from hsm_msl.dialog.names import (
     CLOCK_SKEW,
     FINAL,
     SEQUENCED,
+    Cause,
     Kind,
     Reason,
     Side,
@@ -47,6 +49,7 @@ class Receiver:
     Args:
         context: the engine's parts.
         authenticator: checks packets.
+        inbound: the peer's session keys.
         outbound: own session keys, to be wrapped anew when the peer's certificate changed.
         sealer: seals answers.
         lifecycle: fails and closes dialogs.
@@ -57,6 +60,7 @@ class Receiver:
         self,
         context: Context,
         authenticator: Authenticator,
+        inbound: InboundKeys,
         outbound: OutboundKeys,
         sealer: Sealer,
         lifecycle: Lifecycle,
@@ -64,6 +68,7 @@ class Receiver:
     ) -> None:
         self._context = context
         self._authenticator = authenticator
+        self._inbound = inbound
         self._outbound = outbound
         self._sealer = sealer
         self._lifecycle = lifecycle
@@ -85,7 +90,7 @@ class Receiver:
         now = self._context.clock()
         groups: dict[_Key, list[Authentic]] = {}
         wanted: dict[_Key, tuple[Core, bytes | None]] = {}
-        unusable: dict[_Key, Core] = {}
+        unusable: dict[_Key, str] = {}
         for data in datas:
             self._context.counted["received"] += 1
             try:
@@ -104,8 +109,8 @@ class Receiver:
             except KeyUnusableError as error:
                 outcome.note("key_unusable", core.dialog)
                 wanted[key] = (core, None)
-                if error.attributable:
-                    unusable[key] = core
+                if error.sender:
+                    unusable[key] = error.sender
             except BuriedError:
                 groups.setdefault(key, [])
             except PeerRejectedError as error:
@@ -125,7 +130,7 @@ class Receiver:
         self,
         groups: dict[_Key, list[Authentic]],
         wanted: dict[_Key, tuple[Core, bytes | None]],
-        unusable: dict[_Key, Core],
+        unusable: dict[_Key, str],
         outcome: Outcome,
         now: float,
     ) -> None:
@@ -134,7 +139,7 @@ class Receiver:
             # One order for everybody: two nodes that receive the same two dialogs never wait for each other.
             for key in sorted({*groups, *wanted}):
                 core, notice = wanted.get(key, (None, None))
-                self._side(tx, key, groups.get(key, []), core, notice, key in unusable, result, now)
+                self._side(tx, key, groups.get(key, []), core, notice, unusable.get(key, ""), result, now)
         outcome.replies += result.replies
         outcome.outgoing += result.outgoing
         outcome.events += result.events
@@ -147,7 +152,7 @@ class Receiver:
         group: list[Authentic],
         wanted: Core | None,
         notice: bytes | None,
-        unusable: bool,
+        unusable: str,
         outcome: Outcome,
         now: float,
     ) -> None:
@@ -175,7 +180,7 @@ class Receiver:
             tx.save_endpoint(state)
             return
         state.ack_on_commit = int(binding.ack_mode == "on_commit")
-        if unusable:
+        if unusable == state.remote:  # anybody may name this dialog beside a key of his own
             self._count_unusable(tx, state, outcome, now)
         work = Applying(self._context, self._lifecycle, tx, state, binding, outcome, now)
         refused: dict[bytes, str] = {}
@@ -188,6 +193,8 @@ class Receiver:
                     outcome.note("rejected", state.dialog, refused[session.signing_cert])
                     self._context.counted["rejected"] += 1
                     continue
+                if session.rewrap is not None:
+                    self._inbound.keep(session, now)
             work.apply(authentic)
             if authentic.packet.ext.notice is not None and work.asked_for_keys:
                 self._rewrap(tx, state, binding, authentic.packet, outcome, now)
@@ -247,7 +254,7 @@ class Receiver:
     ) -> EndpointRecord | None:
         """Make the target side for the first packet of an unknown dialog (section 7, replay of a first message)."""
         opener = next(
-            (found for found in group if found.session is not None and found.packet.core.kind in SEQUENCED),
+            (found for found in group if found.session is not None and _opens(found.packet.core.kind, found.session)),
             None,
         )
         if key[1] != Side.TARGET or opener is None or opener.session is None:
@@ -259,6 +266,11 @@ class Receiver:
         binding = self._context.binding(tx, session.sender, now)
         if binding is None or core.expiry > now + binding.policy.max_lifetime + CLOCK_SKEW:
             outcome.note("rejected", core.dialog, "no binding in force, or lifetime too long")
+            return None
+        refusal = self._refusal(binding, session.sender, session, now)
+        if refusal:
+            self._context.counted["rejected"] += 1
+            outcome.note("rejected", core.dialog, refusal)
             return None
         state = EndpointRecord(
             dialog=core.dialog,
@@ -343,3 +355,8 @@ class Receiver:
     def _refuse(self, outcome: Outcome, name: str, error: Exception, dialog: bytes = bytes(16)) -> None:
         self._context.counted[name] += 1
         outcome.note(name, dialog, str(error))
+
+
+def _opens(kind: int, session: SessionKey) -> bool:
+    """Tell whether a packet may be a dialog's first here: a message, or the question of a peer after a restore."""
+    return kind in SEQUENCED or (kind == Kind.PROBE and session.cause is Cause.RECOVERY)

@@ -142,7 +142,9 @@ class Sender:
         """
         found = self._recipient(tx, state, now)
         if found is not None:
-            self._outbound.begin(tx, state, *found, Cause.RECOVERY, now, jump=RECOVERY_JUMP)
+            # One backup may be restored twice: as shifts keep a second's distance, seconds tell generations apart.
+            jump = RECOVERY_JUMP + max(0, int(now - (state.out_since or state.created_at)))
+            self._outbound.begin(tx, state, *found, Cause.RECOVERY, now, jump=jump)
             state.recovering = 2
 
     def flush(self, tx: DialogTransaction, state: EndpointRecord, outcome: Outcome, now: float) -> None:

@@ -365,7 +365,10 @@ class DialogTransaction(Protocol):
         """Insert or replace what is left of a dialog."""
 
     def purge(self, now: float, limit: int) -> int:
-        """Delete everything of dialogs whose tombstone has run out and return how many there were."""
+        """Delete everything of dialogs whose tombstone has run out and return how many there were.
+
+        Those with messages the application has not taken stay until it has.
+        """
 
     def find_binding(self, local: str, remote: str) -> BindingRow | None:
         """Return the binding for a remote name: the exact one, else the longest prefix."""

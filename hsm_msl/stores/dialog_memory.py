@@ -186,7 +186,12 @@ class MemoryDialogTransaction(MemoryKeyRows):
 
     def purge(self, now: float, limit: int) -> int:
         """Delete everything of dialogs whose tombstone has run out."""
-        over = [key for key, row in self._t.tombstones.items() if row.until < now][:limit]
+        ends = self._t.endpoints
+        over = [
+            key
+            for key, row in self._t.tombstones.items()
+            if row.until < now and not (key in ends and ends[key].taken + 1 < ends[key].next_in)
+        ][:limit]
         for key in over:
             t = self._t
             self.clear_outbox(*key)
@@ -196,7 +201,10 @@ class MemoryDialogTransaction(MemoryKeyRows):
             self._drop(t.shifts, key)
             self._drop(t.endpoints, key)
             self._drop(t.tombstones, key)
-        for kek_id in [kek_id for kek_id, row in self._t.keks_in.items() if row.not_after < now]:
+        used = {row.kek_id for rows in self._t.dsks_in.values() for row in rows.values()}
+        for kek_id in [
+            kek_id for kek_id, row in self._t.keks_in.items() if row.not_after < now and kek_id not in used
+        ]:
             self._drop(self._t.keks_in, kek_id)
         for kek_id in [kek_id for kek_id, row in self._t.keks_out.items() if row.not_after < now]:
             self._drop(self._t.keks_out, kek_id)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
-from sqlalchemy import Connection, Table, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, delete, exists, func, insert, or_, select, true, update
 from sqlalchemy.sql.expression import ColumnElement
 
 from hsm_msl.errors import StoreError
@@ -94,8 +94,18 @@ _FORGET = tuple(
     delete(table).where(_of(table)) for table in (OUTBOX, QUEUED, INBOX, DSK_OUT, DSK_IN, SHIFT, ENDPOINT, TOMBSTONE)
 )
 _OVER = select(TOMBSTONE.c.dialog, TOMBSTONE.c.side).where(TOMBSTONE.c.until < bindparam("now"))
+_OVER = _OVER.where(
+    ~exists().where(_E.dialog == TOMBSTONE.c.dialog, _E.side == TOMBSTONE.c.side, _E.taken + 1 < _E.next_in)
+)
 _OVER = _OVER.limit(bindparam("n"))
-_DATED = tuple(delete(table).where(table.c.not_after < bindparam("now")) for table in (KEK_IN, KEK_OUT, PEER_CERT))
+_DATED = tuple(
+    delete(table).where(table.c.not_after < bindparam("now"), condition)
+    for table, condition in (
+        (KEK_IN, ~exists().where(DSK_IN.c.kek_id == KEK_IN.c.kek_id)),
+        (KEK_OUT, true()),
+        (PEER_CERT, true()),
+    )
+)
 
 
 class SqlDialogTransaction(SqlKeyRows):

@@ -376,9 +376,10 @@ def test_c55_restore_from_backup_forces_a_shift_and_asks_the_peer() -> None:
         world.settle()
     assert world.b.bodies(dialog, TARGET) == [b"two", b"three", b"after the restore"]
     state = world.a.state(dialog, INIT)
-    assert state.out_generation == 1001
+    used_generation = state.out_generation
+    assert used_generation >= 1001
     assert state.next_out == 5
-    assert (1001, 4) not in used
+    assert (used_generation, 4) not in used
     world.deliver(world.a, [delayed])
     assert world.a.state(dialog, INIT).state == State.CONVERSING, "what was said before the restore is past"
     world.b.send(dialog, TARGET, b"still talking")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from hsm_msl.dialog.engine import DialogEngine
-from hsm_msl.errors import HsmMslError
+from hsm_msl.errors import StoreError
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 
 MOST = 64
@@ -22,7 +22,7 @@ class _Waiting:
     number: asyncio.Future[int]
 
 
-_Results = Sequence[int | HsmMslError]
+_Results = Sequence[int | Exception]
 
 
 class Accepting:
@@ -75,7 +75,7 @@ class Accepting:
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.number.done():  # whoever waited has given up; the message is accepted all the same
                     continue
-                if isinstance(result, HsmMslError):
+                if isinstance(result, Exception):
                     waiting.number.set_exception(result)
                 else:
                     waiting.number.set_result(result)
@@ -85,14 +85,23 @@ class Accepting:
         if len(batch) > 1:
             try:
                 with self._store.transaction() as tx:
-                    return [self._engine.send(tx, one.dialog, one.side, [one.message]) for one in batch]
-            except HsmMslError:
+                    numbers = {}
+                    for one in sorted(batch, key=_key):  # the order in which packets lock their dialogs
+                        numbers[one] = self._engine.send(tx, one.dialog, one.side, [one.message])
+                return [numbers[one] for one in batch]
+            except StoreError as error:
+                return [error] * len(batch)  # perhaps accepted after all: not to be sent a second time
+            except Exception:  # noqa: S110
                 pass  # nothing was accepted; alone, only the one at fault is refused
         return [self._alone(one) for one in batch]
 
-    def _alone(self, one: _Waiting) -> int | HsmMslError:
+    def _alone(self, one: _Waiting) -> int | Exception:
         try:
             with self._store.transaction() as tx:
                 return self._engine.send(tx, one.dialog, one.side, [one.message])
-        except HsmMslError as error:
+        except Exception as error:  # the caller's own mistake is told to that caller alone
             return error
+
+
+def _key(one: _Waiting) -> tuple[bytes, int]:
+    return one.dialog, one.side

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from hsm_msl.dialog.binding import read_binding
-from hsm_msl.dialog.names import Kind
+from hsm_msl.dialog.names import ID_SIZE, Kind
 from hsm_msl.dialog.session import Message, Outcome
 from hsm_msl.errors import UsageError
 from hsm_msl.ports.dialog_records import BindingRow, DialogTransaction, EndpointRecord
@@ -31,7 +31,7 @@ class DialogConsole:
 
     def find(self, tx: DialogTransaction, prefix: str) -> EndpointRecord:
         """Return the dialog whose id starts with hexadecimal digits. Raises UsageError unless there is one."""
-        found = [state for state in self._all(tx) if state.dialog.hex().startswith(prefix.lower())]
+        found = list(self._beginning(tx, prefix.lower()))
         if len(found) != 1:
             problem = "several dialogs" if found else "no dialog"
             advice = "give more digits" if found else "hsm-msl dialog show CONFIG lists those there are"
@@ -86,7 +86,7 @@ class DialogConsole:
         """
         deadline = time.monotonic() + wait
         while count > 0:
-            taken = self._take(prefix, count)
+            taken = self._take(prefix, 1)  # one at a time: whoever stops reading loses no other
             yield from taken
             if prefix and taken and taken[-1].kind is not Kind.APP:
                 return  # the last word of the dialog
@@ -130,8 +130,27 @@ class DialogConsole:
         with self._store.transaction() as tx:
             self._engine.rotate_kek(tx, remote)
 
+    def _beginning(self, tx: DialogTransaction, digits: str) -> Iterator[EndpointRecord]:
+        """Yield the dialogs whose id begins with digits; no others lie between the first and the last of them."""
+        try:
+            least = bytes.fromhex(digits.ljust(2 * ID_SIZE, "0"))
+        except ValueError:
+            return
+        if len(least) != ID_SIZE:
+            return
+        number = int.from_bytes(least)
+        after = b"" if number == 0 else (number - 1).to_bytes(ID_SIZE)
+        for state in tx.endpoints(self._name, limit=2, after=after):
+            if state.dialog.hex().startswith(digits):
+                yield state
+
     def _all(self, tx: DialogTransaction) -> list[EndpointRecord]:
-        return list(tx.endpoints(self._name, limit=_LISTED))
+        found: list[EndpointRecord] = []
+        while True:
+            part = tx.endpoints(self._name, limit=_LISTED, after=found[-1].dialog if found else b"")
+            found += part
+            if len(part) < _LISTED:
+                return found
 
     def _take(self, prefix: str, count: int) -> list[Message]:
         with self._store.transaction() as tx:

@@ -150,28 +150,42 @@ class HttpTransport:
     """Posts packets to other services (``Transport``).
 
     Args:
-        timeout: seconds for connecting and for each answer.
+        timeout: seconds for connecting, until an answer begins, and from there to its end.
         client: an HTTP client to use instead of an own one.
     """
 
     def __init__(self, *, timeout: float = 10.0, client: httpx.AsyncClient | None = None) -> None:
-        self._client = client or httpx.AsyncClient(timeout=timeout)
+        # Proxies and passwords of the environment are for browsing; packets go where they were told to go.
+        self._client = client or httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._timeout = timeout
 
     async def deliver(self, url: str, packets: Sequence[bytes]) -> list[bytes]:
         """Post packets and return the answer's; nobody there, and every refusal, is no answer."""
         media_type, body = frame(packets)
         try:
-            answer = await self._client.post(url, content=body, headers={"content-type": media_type})
-            if answer.status_code != 200:
-                return []
-            return unframe(answer.headers.get("content-type", ""), answer.content)
-        except (httpx.HTTPError, httpx.InvalidURL, HsmMslError, ValueError) as error:
+            headers = {"content-type": media_type, "accept-encoding": "identity"}
+            async with self._client.stream("POST", url, content=body, headers=headers) as answer:
+                if answer.status_code != 200:
+                    return []
+                async with asyncio.timeout(self._timeout):
+                    content = await _whole(answer)
+            return unframe(answer.headers.get("content-type", ""), content)
+        except (httpx.HTTPError, httpx.InvalidURL, HsmMslError, ValueError, TimeoutError) as error:
             _LOG.info("no answer from %s: %s", url, type(error).__name__)
             return []
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+async def _whole(answer: httpx.Response) -> bytes:
+    content = bytearray()
+    async for part in answer.aiter_raw():  # packets do not shrink; what claims to be compressed is no packet
+        content += part
+        if len(content) > MAX_BODY:
+            raise LimitExceededError("answer too large")
+    return bytes(content)
 
 
 async def _body(request: Request) -> bytes:

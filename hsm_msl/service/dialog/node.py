@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -34,6 +35,9 @@ TICK = 1.0
 
 LANES = 4
 """Requests at a time to one service."""
+
+QUEUE = 16
+"""Requests to one service that are under way or wait for their turn; a service that hangs holds no more memory."""
 
 RENEWAL = 60.0
 """Seconds between two renewals of the incarnation."""
@@ -88,6 +92,7 @@ class DialogNode:
         self._tasks: list[asyncio.Task[None]] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._lanes: dict[str, asyncio.Semaphore] = {}
+        self._aloft: dict[str, int] = {}
 
     async def __aenter__(self) -> DialogNode:
         """Start; see ``start``."""
@@ -245,6 +250,9 @@ class DialogNode:
         for out in outgoing:
             by_remote.setdefault(out.remote, []).append(out.packet)
         for remote, packets in by_remote.items():
+            if self._aloft.get(remote, 0) >= QUEUE:
+                continue  # as lost as on the network: what has to arrive is in the outbox and comes again
+            self._aloft[remote] = self._aloft.get(remote, 0) + 1
             flight = asyncio.create_task(self._fly(remote, packets))
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
@@ -260,6 +268,8 @@ class DialogNode:
                     await self._after(outcome)
         except HsmMslError as error:
             _LOG.warning("answers of %s are lost: %s", remote, error)
+        finally:
+            self._aloft[remote] -= 1
 
     def _url(self, remote: str) -> str:
         with self.store.reading() as tx:
@@ -324,26 +334,40 @@ class Dialog:
     async def __aiter__(self) -> AsyncIterator[Message]:
         """Yield messages as they arrive; a message counts as taken when the next one is asked for.
 
-        Ends after the peer's end or the failure of the dialog. A consumer that dies gets its last message again, with
-        the same (dialog, seq). Raises as ``DialogEngine.take``.
+        Ends after the peer's end or the failure of the dialog, at once when that was taken before. A consumer that
+        dies gets its last message again, with the same (dialog, seq). Two consumers may both get a message, and none
+        is lost: to take each once, take within a transaction. Raises as ``DialogEngine.take``.
         """
         engine = self._node.engine
         while True:
             found = await self._node.transact(lambda tx: engine.look(tx, self.identifier, self.side, BATCH))
             for message in found:
                 yield message
-                if await self._node.transact(self._taken):
+                known, due = await self._node.transact(functools.partial(self._taken, message))
+                if due:
                     self._node.wake()
                 if message.kind is not Kind.APP:
                     return
+                if not known:
+                    break  # somebody else takes messages of this dialog too
             if not found:
+                if await self._node.transact(self._over):
+                    return
                 await self._node.arrival(TICK)
 
-    def _taken(self, tx: DialogTransaction) -> bool:
-        """Take one message and tell whether the peer waits to hear of it."""
-        self._node.engine.take(tx, self.identifier, self.side, 1)
+    def _taken(self, message: Message, tx: DialogTransaction) -> tuple[bool, bool]:
+        """Take a message; tell whether it was still the next one, and whether the peer waits to hear of it."""
+        state = tx.endpoint(self.identifier, self.side)
+        known = state is not None and message.seq in (0, state.taken + 1)
+        if known:
+            self._node.engine.take(tx, self.identifier, self.side, 1)
         state = tx.endpoint(self.identifier, self.side, lock=False)
-        return state is not None and bool(state.ack_due)
+        return known, state is not None and bool(state.ack_due)
+
+    def _over(self, tx: DialogTransaction) -> bool:
+        """Tell whether the last word of this dialog has been taken."""
+        state = tx.endpoint(self.identifier, self.side, lock=False)
+        return state is None or bool(state.told) or (state.end_in > 0 and state.taken >= state.end_in)
 
     async def shift(self) -> None:
         """Shift the own session key now. Raises ShiftTooSoonError, UsageError, as ``send``."""

@@ -68,10 +68,10 @@ def show_endpoint(tx: DialogTransaction, state: EndpointRecord) -> Lines:
     """Yield where one side of a dialog stands, and the headers of its live keys. Raises StoreError."""
     yield "dialog", state.dialog.hex()
     yield "side", Side(state.side).name.lower()
-    yield "with", state.remote
+    yield "with", _plain(state.remote)
     yield "state", state_text(state)
     if state.contract:
-        yield "contract", state.contract
+        yield "contract", _plain(state.contract)
     yield "expires", _time(state.expires_at)
     yield "sending:", ""
     yield "next message", str(state.next_out)
@@ -120,8 +120,16 @@ def _fields(struct: msgspec.Struct, skip: tuple[str, ...] = ()) -> Lines:
             value = value.hex()
         elif name in _TIMES:
             value = _time(value)
-        yield name, str(value)
+        yield name, _plain(str(value))
 
 
 def _time(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.0f} seconds after 1970"
+
+
+def _plain(text: str) -> str:
+    """Return text of a stranger as it may be written to a terminal: on one line, without control characters."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
