@@ -137,6 +137,8 @@ def verify_log(
             break
     if problem is None and reading.known:
         problem = f"record {reading.sequence}: missing; {max(reading.known)} are known"
+    if problem is None and not reading.records and after is None:
+        problem = "record 1: missing; the log is empty"
     if problem is None and reading.records and not reading.checkpoints:
         problem = "no signed checkpoint: the whole log could have been written anew"
     return AuditVerdict(

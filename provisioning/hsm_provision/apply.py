@@ -216,4 +216,13 @@ def _apply_users(file: CeremonyFile, plan: Plan, records: Records, open_users: O
 
 
 def _creation(key: PlannedKey) -> tuple[object, ...]:
-    return (key.id, key.profile, key.type, key.size, key.source, sorted(key.templates.items()))
+    return (
+        key.id,
+        key.profile,
+        key.type,
+        key.size,
+        key.validity_days,
+        key.backup,
+        key.source,
+        sorted(key.templates.items()),
+    )

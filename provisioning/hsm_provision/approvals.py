@@ -7,7 +7,9 @@ approver's key is Ed25519; the ceremony holds the public half, the person holds 
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.private_files import create_private_file, replace_private_file
+from hsm_msl.private_files import create_private_file, make_private_directory, replace_private_file
 from hsm_provision.ceremony import ApproverSection
 from hsm_provision.errors import ApprovalError
 
@@ -45,6 +47,19 @@ class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approver: str
     time: str
     signature: str
+
+
+def read_request(path: Path, digest: str) -> Request:
+    """Read a request. Raises ConfigurationError when there is none, or not the one with that hash."""
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=Request)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: there is no such request: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not a request: {error}") from error
+    if stored.hash != digest:
+        raise ConfigurationError(f"{path}: is not the request with that hash")
+    return stored
 
 
 def approval_text(step: str, digest: str) -> bytes:
@@ -134,8 +149,18 @@ def read_approvals(path: Path) -> tuple[Approval, ...]:
 
 
 def add_approval(path: Path, approval: Approval) -> None:
-    """Add one approval to a file. Raises ConfigurationError."""
-    replace_private_file(path, msgspec.json.encode([*read_approvals(path), approval], order="sorted") + b"\n")
+    """Add one approval to a file; people who approve at the same moment wait for each other.
+
+    Raises:
+        ConfigurationError: the file cannot be read or written.
+    """
+    make_private_directory(path.parent)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        replace_private_file(path, msgspec.json.encode([*read_approvals(path), approval], order="sorted") + b"\n")
+    finally:
+        os.close(directory)
 
 
 def _fits(approval: Approval, public: str, step: str, digest: str) -> bool:

@@ -15,7 +15,7 @@ from hsm_provision.check_values import CheckValue
 from hsm_provision.desired_keys import Material
 from hsm_provision.errors import ConflictError, VerificationError
 from hsm_provision.labels import KeyName, parse_label
-from hsm_provision.manifest import ManifestBody, ManifestKey
+from hsm_provision.manifest import Base64, ManifestBody, ManifestKey
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.records import Records
 from hsm_provision.token.escrow import make_and_wrap, unwrap_to_token, wrap_mechanism, wrapped_check_value
@@ -53,8 +53,8 @@ class BackupFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest: ManifestBody
     bundles: tuple[Bundle, ...]
     signed_by: str | None = None
-    spki: str | None = None
-    signature: str | None = None
+    spki: Base64 | None = None
+    signature: Base64 | None = None
 
     def signed_bytes(self) -> bytes:
         """Return what the signature covers."""

@@ -17,19 +17,18 @@ from hsm_provision.check_values import CheckValue, check_value_of_secret
 from hsm_provision.errors import ConflictError, VerificationError
 from hsm_provision.key_material import SecretMaterial
 from hsm_provision.labels import KeyName, parse_label
-from hsm_provision.lifecycle import KeyOffice
+from hsm_provision.lifecycle import BACKUP_PROFILE as PROFILE
+from hsm_provision.lifecycle import BEGUN, KeyOffice
 from hsm_provision.manifest import ManifestBody, ManifestKey
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.record_signing import current_signer
+from hsm_provision.record_signing import current_signer, log_tells
 from hsm_provision.records import Progress, not_after
-from hsm_provision.shares import KEY_BYTES, combine, split
+from hsm_provision.shares import KEY_BYTES, combine_sets, split
 from hsm_provision.spoken import spoken
 from hsm_provision.token.creation import import_key
 from hsm_provision.token.objects import destroy_label, list_keys, public_spki
 from hsm_provision.token.signing import sign_with
 from hsm_provision.verification import prove_key
-
-PROFILE = "backup-wrap"
 
 
 def make_backup_key(office: KeyOffice, name: KeyName, needed: int, total: int, directory: Path) -> tuple[Path, ...]:
@@ -56,6 +55,7 @@ def make_backup_key(office: KeyOffice, name: KeyName, needed: int, total: int, d
     _demand_key_wrap(office)
     if office.manifest().key(name.label) is not None:
         raise ConflictError(f"{name.label} exists already; its shares were handed out when it was made")
+    _demand_free(office, [name.label])
     paths = [directory / f"{name.label}.share-{number}-of-{total}.txt" for number in range(1, total + 1)]
     for path in paths:
         if path.exists():
@@ -149,12 +149,12 @@ def read_backup(path: Path, trusted: bytes | None = None) -> BackupFile:
 
 def open_shares(
     backup: BackupFile, shares: Sequence[str], profiles: Mapping[str, KeyProfile]
-) -> tuple[KeyName, bytes, CheckValue]:
-    """Return the backup key a backup is under, from its shares: name, value and check value. Touches no token.
+) -> tuple[tuple[KeyName, bytes, CheckValue], ...]:
+    """Return the backup keys a backup is under, from their shares: name, value, check value. Touches no token.
 
     Args:
         backup: what ``read_backup`` returned.
-        shares: enough shares of the backup key.
+        shares: enough shares of every backup key.
         profiles: the key profiles.
 
     Raises:
@@ -164,17 +164,25 @@ def open_shares(
     """
     if not backup.bundles:
         raise ConflictError("the backup holds no keys")
-    under = backup.bundles[0]
-    secret = combine(shares)
-    check = check_value_of_secret(_backup_profile(profiles), secret)
-    if check != under.under_check:
-        raise VerificationError(
-            f"the shares give a key with check value {check.short}; the backup is under {under.under_check.short}"
-        )
-    name = parse_label(under.under)
-    if name is None:
-        raise ConflictError(f"{under.under!r} is not a label of this tool")
-    return name, secret, check
+    given = {
+        check.value: (secret, check)
+        for secret in combine_sets(shares)
+        for check in [check_value_of_secret(_backup_profile(profiles), secret)]
+    }
+    wanted = {bundle.under: bundle.under_check for bundle in backup.bundles}
+    opened = []
+    for label, needed in sorted(wanted.items()):
+        name = parse_label(label)
+        if name is None:
+            raise ConflictError(f"{label!r} is not a label of this tool")
+        if needed.value not in given:
+            raise VerificationError(
+                f"the shares give {', '.join(f'a key with check value {check.short}' for _, check in given.values())}"
+                f"; the backup is under {needed.short} ({label})"
+                + (f"; give shares of each of {', '.join(sorted(wanted))}" if len(wanted) > 1 else "")
+            )
+        opened.append((name, *given[needed.value]))
+    return tuple(opened)
 
 
 def restore_backup(
@@ -200,11 +208,14 @@ def restore_backup(
         BackendError: the token fails.
     """
     _demand_key_wrap(office)
-    name, secret, check = open_shares(backup, shares, office.profiles)
+    keys = open_shares(backup, shares, office.profiles)
     body = office.manifest()
-    if body.key(name.label) is None:
-        progress(f"import {name.label} from {len(shares)} shares")
-        body = _record_backup_key(office, name, secret, check, "combined from shares")
+    labels = [*(name.label for name, _, _ in keys), *(bundle.label for bundle in backup.bundles)]
+    _demand_free(office, [label for label in labels if body.key(label) is None])
+    for name, secret, check in keys:
+        if body.key(name.label) is None:
+            progress(f"import {name.label} from its shares")
+            body = _record_backup_key(office, name, secret, check, "combined from shares")
     restored = []
     for bundle in backup.bundles:
         recorded = backup.manifest.key(bundle.label)
@@ -213,8 +224,9 @@ def restore_backup(
         progress(f"restore {bundle.label}")
         leftover = list_keys(office.session).of_label(bundle.label)
         if leftover:
-            # Nothing is recorded under this label here, so an interrupted restore left it; the blob is the truth.
+            # An interrupted restore began it and recorded nothing under this label; the blob is the truth.
             destroy_label(office.session, bundle.label)
+        _begin(office, bundle.label)
         restore_bundle(office.session, office.profiles, bundle)
         entry = msgspec.structs.replace(
             recorded,
@@ -242,6 +254,23 @@ def keep_bundle(office: KeyOffice, digest: str, content: bytes) -> None:
         create_private_file(path, content)
 
 
+def _demand_free(office: KeyOffice, labels: Sequence[str]) -> None:
+    """Refuse to touch keys these records know nothing of: they may be in use, and kept in records elsewhere."""
+    listing = list_keys(office.session)
+    log = office.records.audit_path
+    foreign = [label for label in labels if listing.of_label(label) and not log_tells(log, BEGUN, label)]
+    if foreign:
+        raise ConflictError(
+            f"token {office.session.identity.label!r} holds {', '.join(foreign)}, of which the records in "
+            f"{office.records.directory} know nothing; are these its records? nothing was changed"
+        )
+
+
+def _begin(office: KeyOffice, label: str) -> None:
+    if not log_tells(office.records.audit_path, BEGUN, label):
+        office.records.audit().append(BEGUN, {"label": label})
+
+
 def _prove_restored(office: KeyOffice, entry: ManifestKey) -> None:
     name = parse_label(entry.label)
     if name is None:
@@ -259,8 +288,9 @@ def _record_backup_key(
 ) -> ManifestBody:
     profile = _backup_profile(office.profiles)
     if list_keys(office.session).of_label(name.label):
-        # Left by an interrupted run: nothing is recorded under it, so nothing was ever wrapped with it.
+        # Begun by an interrupted run: nothing is recorded under it, so nothing was ever wrapped with it.
         destroy_label(office.session, name.label)
+    _begin(office, name.label)
     import_key(office.session, profile, name, SecretMaterial(secret))
     proof = prove_key(office.session, profile, name, KEY_BYTES * 8, "imported", check)
     if not proof.sound:
@@ -280,7 +310,14 @@ def _record_backup_key(
         not_after=not_after(office.records.clock(), profile.validity_days),
         source=source,
     )
-    return office.store(office.manifest(), [entry])
+    body = office.manifest()
+    former = body.primary_of(name.family)
+    if former is not None and former.version > name.version:
+        entry = msgspec.structs.replace(entry, state="active")
+    elif former is not None:
+        former = msgspec.structs.replace(former, state="active", changed=office.records.now())
+        return office.store(body, [former, entry])
+    return office.store(body, [entry])
 
 
 def _backup_profile(profiles: Mapping[str, KeyProfile]) -> KeyProfile:

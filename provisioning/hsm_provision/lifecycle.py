@@ -15,12 +15,17 @@ from hsm_provision.errors import ApprovalError, ConflictError, VerificationError
 from hsm_provision.labels import KeyName, make_name, parse_label
 from hsm_provision.manifest import ManifestBody, ManifestKey
 from hsm_provision.profiles import KeyProfile
+from hsm_provision.record_signing import log_tells
 from hsm_provision.records import Progress, Records, not_after
-from hsm_provision.templates import Provenance
+from hsm_provision.templates import Provenance, halves
 from hsm_provision.token.creation import generate_key
 from hsm_provision.token.objects import TokenSession, destroy_label, list_keys, public_spki
 from hsm_provision.usage import UsageReport, reasons_in_use
 from hsm_provision.verification import prove_key
+
+BACKUP_PROFILE = "backup-wrap"
+BEGUN = "key begun"
+"""Recorded before a key is brought to a token, so that a later run knows what an interrupted one left."""
 
 _NEXT: Mapping[KeyState, frozenset[KeyState]] = {
     "pre-active": frozenset({"primary", "retired"}),
@@ -83,6 +88,11 @@ def stage_versions(office: KeyOffice, purpose: str, progress: Progress) -> tuple
             staged.append(newest)
             continue
         profile = _profile(office, newest)
+        if profile.name == BACKUP_PROFILE:
+            raise ConflictError(
+                f"{family} is in the hands of custodians: nobody would have shares of a version made here. Set "
+                f"`version = {newest.version + 1}` in [backup] and run `backup-key`"
+            )
         if newest.source is not None and profile.name.startswith("psk-"):
             raise ConflictError(f"{family} is agreed with its peer: import the next version with a ceremony instead")
         name = parse_label(newest.label)
@@ -268,6 +278,13 @@ def _create_version(
         # Not recorded, hence left by an interrupted run, and without a bundle it could never be restored.
         destroy_label(office.session, name.label)
         found = ()
+    log = office.records.audit_path
+    if found and len(found) < len(halves(profile)) and log_tells(log, BEGUN, name.label):
+        # Half a pair, left by a run that was killed between its two objects.
+        destroy_label(office.session, name.label)
+        found = ()
+    if not found and not log_tells(log, BEGUN, name.label):
+        office.records.audit().append(BEGUN, {"label": name.label})
     progress(f"{'adopt' if found else 'generate'} {name.label}")
     if not found and backed_up:
         under = _backup_key(office)

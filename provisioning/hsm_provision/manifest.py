@@ -116,12 +116,16 @@ class ManifestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, sequence=self.sequence + 1, written=written, tool=tool, keys=ordered)
 
 
+Base64 = Annotated[str, msgspec.Meta(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
+"""Text that always decodes, so that a file changed by other means ends in one line."""
+
+
 class ManifestSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who signed: key label, public half and signature, Base64."""
 
     key: str
-    spki: str
-    signature: str
+    spki: Base64
+    signature: Base64
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

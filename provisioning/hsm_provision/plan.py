@@ -41,6 +41,8 @@ class PlannedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action: Action
     provenance: Provenance
     source: str | None = None
+    validity_days: int = 0
+    """Of its profile; what is agreed to must not depend on a file that can change afterwards."""
     backup: str | None = None
     """Label of the key under which it is backed up at its creation."""
     check: CheckValue | None = None
@@ -219,6 +221,7 @@ def _plan_key(
         action="conflict" if problems else action,
         provenance=provenance,
         source=key.source_text,
+        validity_days=0 if recorded else key.profile.validity_days,
         backup=backup_label if key.backup else None,
         check=check,
         templates=templates,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from hsm_msl.audit.chain import SIGNED, AuditRecord, AuditSigner
+from hsm_msl.audit.chain import SIGNED, START, AuditHead, AuditRecord, AuditSigner, record_hash
 from hsm_msl.audit.hand_over import signers_after
+from hsm_msl.errors import ConfigurationError
 from hsm_provision.labels import parse_label
 from hsm_provision.manifest import Manifest, ManifestBody, signed_by
 from hsm_provision.token.objects import TokenSession, list_keys, public_spki
@@ -80,6 +81,61 @@ def first_signer(manifest: Manifest) -> bytes | None:
         return None
     first = manifest.hand_overs[0].former if manifest.hand_overs else manifest.signature.spki
     return base64.b64decode(first)
+
+
+def demand_log_holds(path: Path, head: AuditHead | None) -> None:
+    """Refuse to go on with a log that lacks the record the manifest knows, or whose chain is broken.
+
+    The next checkpoint signs whatever the log is by then, so a log that was cut must never get one.
+
+    Args:
+        path: the log.
+        head: the record the signed manifest knows; None where it knows none.
+
+    Raises:
+        ConfigurationError: the log is not the one the manifest knows.
+    """
+    if head is None:
+        return
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError:
+        lines = []
+    previous, found = START, False
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            break  # what a crash cut short: the next record keeps it as text
+        try:
+            record = msgspec.json.decode(line, type=AuditRecord)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            record = None
+        if (
+            record is None
+            or (record.sequence, record.previous) != (number, previous)
+            or record_hash(record) != record.hash
+        ):
+            raise ConfigurationError(f"{path}: record {number} was changed, removed or inserted; {_ASK}")
+        previous = record.hash
+        found = found or record.head == head
+    if not found:
+        raise ConfigurationError(
+            f"{path}: was cut or written anew: the signed manifest knows its record {head.sequence}; {_ASK}"
+        )
+
+
+_ASK = "nothing is signed on top of it: verify it (`audit verify`) and bring back the whole log"
+
+
+def log_tells(path: Path, event: str, label: str) -> bool:
+    """Tell whether a log holds an event about a key."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            record = msgspec.json.decode(line, type=AuditRecord)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # what a crash cut short
+        if record.event == event and record.details.get("label") == label:
+            return True
+    return False
 
 
 def log_signer(path: Path) -> str | None:

@@ -29,7 +29,13 @@ from hsm_provision.manifest import (
     write_manifest,
 )
 from hsm_provision.plan import Plan
-from hsm_provision.record_signing import current_signer, log_signer, signed_here, token_signer
+from hsm_provision.record_signing import (
+    current_signer,
+    demand_log_holds,
+    log_signer,
+    signed_here,
+    token_signer,
+)
 from hsm_provision.token.objects import TokenSession
 
 WITNESSES = "witnesses"
@@ -111,7 +117,8 @@ class Records:
             signing_key: label of the key that signs manifests; once it is on the token, only its signature counts.
 
         Raises:
-            ConfigurationError: the manifest is damaged, describes another token or is not signed by this one.
+            ConfigurationError: the manifest is damaged, describes another token or is not signed by this one, or
+                the audit log was cut or written anew: what is signed next would vouch for that.
             BackendError: the token fails.
         """
         token = session.identity
@@ -128,6 +135,7 @@ class Records:
             raise ConfigurationError(
                 f"{self.manifest_path}: not signed by {signing_key}: the manifest was changed by other means"
             )
+        demand_log_holds(self.audit_path, stored.body.audit)
         return stored.body
 
     def store(

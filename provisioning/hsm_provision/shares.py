@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shamir_mnemonic import MnemonicError, combine_mnemonics, generate_mnemonics
+from shamir_mnemonic import MnemonicError, Share, combine_mnemonics, generate_mnemonics
 
 from hsm_msl.errors import ConfigurationError
 
@@ -46,6 +46,18 @@ def split(secret: bytes, needed: int, total: int) -> tuple[str, ...]:
     if combine(shares[:needed]) != secret:
         raise ConfigurationError("the shares do not give the key back; nothing was written")
     return shares
+
+
+def combine_sets(shares: Sequence[str]) -> tuple[bytes, ...]:
+    """Return the secret of each set the shares belong to. Raises as ``combine``, for every set."""
+    sets: dict[int, list[str]] = {}
+    for share in shares:
+        try:
+            found = Share.from_mnemonic(" ".join(share.split()).lower()).identifier
+        except (MnemonicError, ValueError) as error:
+            raise ConfigurationError(f"the shares do not fit: {error}") from None
+        sets.setdefault(found, []).append(share)
+    return tuple(combine(one) for one in sets.values())
 
 
 def combine(shares: Sequence[str]) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hsm_provision.labels import parse_label
 from hsm_provision.manifest import Manifest, ManifestKey
 from hsm_provision.profiles import KeyProfile
-from hsm_provision.record_signing import signed_for
+from hsm_provision.record_signing import signed_for, signed_here
 from hsm_provision.records import Progress
 from hsm_provision.token.facts import Listing, ObjectFacts
 from hsm_provision.token.objects import TokenSession, list_keys, public_spki
@@ -38,6 +38,8 @@ def verify_token(
     profiles: Mapping[str, KeyProfile],
     trusted: bytes | None = None,
     progress: Progress | None = None,
+    *,
+    signing_key: str | None = None,
 ) -> TokenVerdict:
     """Prove every recorded key, and name every object nobody recorded.
 
@@ -48,6 +50,8 @@ def verify_token(
         trusted: the public key that must have signed the manifest (SubjectPublicKeyInfo DER); None takes the signing
             key from the token itself.
         progress: told now and then how far it is.
+        signing_key: label of the key that signs manifests, as the ceremony names it; a manifest without its
+            signature is then no reference.
 
     Returns:
         The verdict.
@@ -57,7 +61,7 @@ def verify_token(
         KeyNotFoundError: the manifest's signing key is not on the token.
     """
     listing = list_keys(session)
-    problems = _signature_problems(session, manifest, trusted)
+    problems = _signature_problems(session, manifest, trusted, signing_key)
     if manifest.body.token.serial != session.identity.serial:
         problems.append(f"the manifest describes token {manifest.body.token.serial}, not {session.identity.serial}")
     if listing.unreadable:
@@ -108,9 +112,13 @@ def _prove(
     return prove_key(session, profile, name, entry.size, entry.provenance, entry.check)
 
 
-def _signature_problems(session: TokenSession, manifest: Manifest, trusted: bytes | None) -> list[str]:
+def _signature_problems(
+    session: TokenSession, manifest: Manifest, trusted: bytes | None, signing_key: str | None
+) -> list[str]:
     if manifest.signature is None:
-        return ["the manifest is not signed"] if trusted is not None else []
+        return ["the manifest is not signed"] if trusted is not None or signing_key is not None else []
+    if trusted is None and not signed_here(session, manifest, signing_key):
+        return ["the manifest was signed by another key"]
     expected = trusted if trusted is not None else public_spki(session, manifest.signature.key)
     if not signed_for(manifest, expected):
         return ["the manifest was signed by another key"]

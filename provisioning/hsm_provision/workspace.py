@@ -22,7 +22,7 @@ from hsm_provision.attestation import EvidenceShelf
 from hsm_provision.ceremony import CeremonyFile, read_ceremony
 from hsm_provision.desired_keys import DesiredKey, desired_keys
 from hsm_provision.lifecycle import KeyOffice, create_first
-from hsm_provision.manifest import Manifest
+from hsm_provision.manifest import Manifest, ManifestBody
 from hsm_provision.plan import CREATING, Plan, demand_applicable, make_plan
 from hsm_provision.profiles import KeyProfile, read_profiles
 from hsm_provision.records import Progress, Records
@@ -96,6 +96,11 @@ class Workspace:
             raise ConfigurationError(f"{self.records.manifest_path}: there is no manifest yet; run `apply` first")
         return manifest
 
+    def signed_manifest(self, session: TokenSession) -> ManifestBody:
+        """Return the stored manifest once the token's signing key vouches for it. Raises ConfigurationError."""
+        self.required_manifest()
+        return self.records.manifest_for(session, self.file.document.records.signing_key)
+
     @property
     def evidence(self) -> EvidenceShelf:
         """Where the vendor's evidence about keys is kept."""
@@ -111,7 +116,14 @@ class Workspace:
         progress: Progress | None = None,
     ) -> TokenVerdict:
         """Prove the whole token and the evidence about its keys. Arguments and errors as ``verify_token``."""
-        verdict = verify_token(session, manifest, self.profiles, trusted, progress)
+        verdict = verify_token(
+            session,
+            manifest,
+            self.profiles,
+            trusted,
+            progress,
+            signing_key=self.file.document.records.signing_key,
+        )
         return dataclasses.replace(verdict, problems=(*verdict.problems, *self.evidence.problems(manifest.body)))
 
     def token_absent(self) -> bool:
@@ -139,10 +151,11 @@ class Workspace:
             agreed: hash of the plan people agreed to.
             progress: told what happens.
         """
-        if agreed is None and self.file.document.environment == "production":
+        approvals = self.file.document.policy.apply_approvals
+        if agreed is None and (approvals or self.file.document.environment == "production"):
             raise ConfigurationError(
-                "a production ceremony is applied with the hash of its plan: run `hsm-provision plan`, review it, "
-                "then `apply --plan-hash HASH`"
+                "a ceremony for production, or one that needs approvals, is applied with the hash of its plan: run "
+                "`hsm-provision plan`, review it, then `apply --plan-hash HASH`"
             )
         document = self.file.document
         if agreed is not None and document.policy.apply_approvals:

@@ -212,3 +212,65 @@ def test_nothing_below_the_threshold_is_written_anywhere(bench: CeremonyBench) -
     assert secret == combine(words[1:])
     for path in bench.directory.rglob("*"):
         assert path.is_dir() or (secret not in path.read_bytes() and secret.hex().encode() not in path.read_bytes())
+
+
+def test_keys_that_the_records_know_nothing_of_are_never_destroyed(bench: CeremonyBench) -> None:
+    """A wrong -C gives a command the records of nobody; what is on the token then stays what it is."""
+    ceremony = with_backup_key(bench, *BACKED_UP[:2])
+    bench.apply(ceremony)
+    assert bench.run("backup", ceremony, "backup.json").code == 0
+    label = "msl.token.mac.v1"  # another key under this label, as another deployment's token has it
+    bench.python(
+        f"old = key({label!r})\n"
+        "given = {a: old[a] for a in (A.ID, A.SENSITIVE, A.EXTRACTABLE, A.SIGN, A.VERIFY)}\n"
+        "old.destroy()\n"
+        "session.create_object({A.CLASS: C.SECRET_KEY, A.KEY_TYPE: T.GENERIC_SECRET, A.TOKEN: True,"
+        f" A.VALUE: b'x' * 32, A.LABEL: {label!r}, **given}})"
+    )
+    count = "result = sorted((o[A.LABEL], o.handle) for o in session.get_objects({A.TOKEN: True}))"
+    value = "result = key('msl.token.mac.v1').sign(b'', mechanism=M.SHA256_HMAC).hex()"
+    before = bench.python(value), len(bench.python(count))
+    (bench.work / "records").rename(bench.work / "elsewhere")
+    outcome = bench.run(
+        "restore", ceremony, "backup.json", "--share", share(bench, 1), "--share", share(bench, 3), "--yes"
+    )
+    assert outcome.code == 3
+    assert "msl.token.mac.v1" in outcome.err
+    again = bench.run("backup-key", ceremony, "--needed", "2", "--shares", "3", "--shares-to", "shares2", "--yes")
+    assert again.code == 3
+    assert not (bench.work / "shares2").exists()
+    assert (bench.python(value), len(bench.python(count))) == before
+
+
+def test_the_next_backup_key_has_shares_and_both_are_restored(
+    bench: CeremonyBench, new_bench: Callable[[str], CeremonyBench]
+) -> None:
+    ceremony = with_backup_key(bench, *BACKED_UP[:3])
+    bench.apply(ceremony)
+    refused = bench.run("rotate", ceremony, "backup", "--yes")
+    assert refused.code == 3
+    assert "run `backup-key`" in refused.err
+    next_extra = PSK.replace("[backup]\n", "[backup]\nversion = 2\n")
+    ceremony = bench.ceremony(*BACKED_UP[:3], extra=next_extra)
+    made = bench.run("backup-key", ceremony, "--needed", "2", "--shares", "3", "--shares-to", "shares", "--yes")
+    assert made.code == 0, made.err
+    assert (bench.entry("backup.wrap.v1")["state"], bench.entry("backup.wrap.v2")["state"]) == ("active", "primary")
+    assert bench.run("rotate", ceremony, "msl.token", "--yes").code == 0
+    assert bench.run("backup", ceremony, "backup.json").code == 0
+    bundles = json.loads((bench.work / "backup.json").read_text())["bundles"]
+    assert {one["under"] for one in bundles if one["label"].endswith(".v2")} == {"backup.wrap.v2"}
+    assert {one["under"] for one in bundles} == {"backup.wrap.v1", "backup.wrap.v2"}
+    second = new_bench("second")
+    second.label = "second"
+    second.write("kpe.hex", "01" * 16)
+    second.write("kph.hex", "02" * 32)
+    target = second.ceremony(*BACKED_UP[:3], extra=next_extra)
+    backup = second.write("backup.json", (bench.work / "backup.json").read_text())
+    shares = [["--share", share(bench, n), "--share", str(share(bench, n)).replace("v1", "v2")] for n in (1, 3)]
+    one_set = second.run("restore", target, backup, *shares[0][:2], *shares[1][:2], "--yes")
+    assert (one_set.code, "backup.wrap.v2" in one_set.err) == (5, True)
+    assert not list((second.directory / "tokens").iterdir())
+    done = second.run("restore", target, backup, *shares[0], *shares[1], "--yes")
+    assert done.code == 0, done.err
+    assert second.entry("backup.wrap.v2")["state"] == "primary"
+    assert second.run("verify", target).code == 0

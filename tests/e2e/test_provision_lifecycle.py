@@ -163,6 +163,26 @@ def test_a_manifest_without_its_signature_is_refused(bench: CeremonyBench) -> No
     assert "not signed by audit.signing.v1" in outcome.err
 
 
+@pytest.mark.parametrize("signature", [None, "of a key the ceremony does not name"])
+def test_verify_report_and_certificates_believe_no_manifest_the_signing_key_did_not_sign(
+    bench: CeremonyBench, signature: str | None
+) -> None:
+    """Whoever may write the records could describe keys of their own, and take the signature away."""
+    ceremony = bench.ceremony(*TOKEN_KEYS, 'profile = "audit-signing"\npurpose = "other"')
+    bench.apply(ceremony)
+    path = bench.work / "records/manifest.json"
+    forged = json.loads(path.read_text())
+    forged["signature"] = None if signature is None else {**forged["signature"], "key": "other.signing.v1"}
+    path.write_text(json.dumps(forged))
+    verdict = bench.run("verify", ceremony)
+    assert (verdict.code, "THE TOKEN DIFFERS" in verdict.out) == (5, True)
+    assert bench.run("report", ceremony, "--out", "report.html").code == 5
+    assert "NOT VERIFIED" in (bench.work / "report.html").read_text()
+    asked = ("--subject", "CN=other", "--out", "other.pem")
+    assert bench.run("certificate", ceremony, "other.signing.v1", *asked).code == 2
+    assert bench.run("csr", ceremony, "other.signing.v1", *asked).code == 2
+
+
 def test_nobody_is_asked_without_a_terminal(bench: CeremonyBench) -> None:
     ceremony = bench.ceremony(*TOKEN_KEYS)
     bench.apply(ceremony)
@@ -294,3 +314,19 @@ def test_production_apply_waits_for_its_approvals(bench: CeremonyBench) -> None:
         assert approve(bench, ceremony, digest, name) == 0
     outcome = bench.run("apply", ceremony, "--plan-hash", digest)
     assert outcome.code == 0, outcome.err
+
+
+def test_half_a_pair_that_a_killed_rotation_left_is_made_anew(bench: CeremonyBench) -> None:
+    """A token makes a pair as two objects; killed in between, the next run must not stand before it for ever."""
+    ceremony = bench.ceremony('profile = "ec-identity"')
+    bench.apply(ceremony)
+    manifest = bench.work / "records/manifest.json"
+    before = manifest.read_bytes()
+    assert bench.run("rotate", ceremony, "identity", "--stage", "--yes").code == 0
+    # As the kill leaves it: the key is begun in the log, the private object and the manifest's entry are not there.
+    manifest.write_bytes(before)
+    bench.python("key('identity.ec.v2', C.PRIVATE_KEY).destroy()")
+    outcome = bench.run("rotate", ceremony, "identity", "--stage", "--yes")
+    assert outcome.code == 0, outcome.err
+    assert "generate identity.ec.v2" in outcome.err
+    assert bench.run("verify", ceremony).code == 0

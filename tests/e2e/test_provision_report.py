@@ -262,3 +262,22 @@ def test_wrong_usage_is_exit_code_two_and_no_traceback(bench: CeremonyBench) -> 
         outcome = bench.run(*arguments)
         assert outcome.code == 2, arguments
         assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "rewritten"])
+def test_nothing_is_signed_on_top_of_a_log_that_was_cut(bench: CeremonyBench, harm: str) -> None:
+    """The next checkpoint and manifest would vouch for what is left, and nobody could tell any more."""
+    ceremony = bench.ceremony(*KEYS)
+    bench.apply(ceremony)
+    path, manifest = bench.work / "records/audit.jsonl", bench.work / "records/manifest.json"
+    before = manifest.read_bytes()
+    lines = path.read_bytes().splitlines(keepends=True)
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"".join(lines[:-4]) if harm == "cut" else b"".join(lines[:2] + lines[3:]))
+    outcome = bench.run("rotate", ceremony, "msl.token", "--yes")
+    assert outcome.code == 2
+    assert "audit.jsonl" in outcome.err
+    assert manifest.read_bytes() == before
+    assert bench.run("apply", ceremony).code == 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 
-from ceremony_fixture import CeremonyBench
+from ceremony_fixture import PROVISIONING, CeremonyBench
 
 ENCRYPTION = 'profile = "msl-token-encryption"'
 MAC = 'profile = "msl-token-mac"'
@@ -283,3 +285,23 @@ def test_a_token_that_vanishes_in_the_middle_is_an_outage_in_one_line(bench: Cer
     assert done.code == 0, done.err
     assert "continued an interrupted run" in done.out
     assert bench.run("verify", ceremony).code == 0
+
+
+def test_the_agreed_plan_covers_how_long_keys_are_valid(bench: CeremonyBench) -> None:
+    """A profile is a file beside the ceremony; changed after the plan was agreed to, the plan is stale."""
+    text = bench.ceremony('profile = "msl-token-mac"').read_text()
+    shutil.copytree(PROVISIONING / "profiles", bench.work / "profiles")
+    ceremony = bench.write("test.toml", text.replace(str(PROVISIONING / "profiles"), "profiles"))
+    agreed = bench.run("plan", ceremony, "--json").json["hash"]
+    profile = bench.work / "profiles/msl-token-mac.toml"
+    profile.write_text(re.sub(r"(?m)^validity_days.*$", "validity_days = 36500", profile.read_text()))
+    assert bench.run("apply", ceremony, "--plan-hash", agreed).code == 4
+
+
+def test_approvals_are_asked_for_in_development_as_well(bench: CeremonyBench) -> None:
+    ceremony = bench.ceremony(extra="\n[policy]\napply_approvals = 2\n")
+    outcome = bench.run("apply", ceremony)
+    assert outcome.code == 2
+    assert "--plan-hash" in outcome.err
+    agreed = bench.run("plan", ceremony, "--json").json["hash"]
+    assert bench.run("apply", ceremony, "--plan-hash", agreed).code == 6

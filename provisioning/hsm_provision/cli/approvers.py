@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from hsm_msl.errors import ConfigurationError
-from hsm_provision.approvals import Request, add_approval, new_approver_key
+from hsm_provision.approvals import add_approval, new_approver_key, read_request
 from hsm_provision.approvals import approve as sign_approval
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
 from hsm_provision.errors import ExitCode
@@ -56,9 +55,7 @@ def approve(
     path = opened.records.request_path(digest)
     step = "apply"
     if path.exists():
-        request = msgspec.json.decode(path.read_bytes(), type=Request)
-        if request.hash != digest:
-            raise ConfigurationError(f"{path}: is not the request with that hash")
+        request = read_request(path, digest)
         step = request.step
         out().print(
             f"{request.step} {request.subject} on token {request.token_serial}; asked by {request.asked_by} at "

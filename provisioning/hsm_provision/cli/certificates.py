@@ -16,6 +16,7 @@ from hsm_provision.certificates import Issuer, build_certificate, build_request,
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
 from hsm_provision.cli.keys import LabelArgument
 from hsm_provision.errors import ExitCode
+from hsm_provision.manifest import ManifestBody
 from hsm_provision.profiles import KeyProfile
 from hsm_provision.token.signing import sign_with
 from hsm_provision.workspace import Workspace
@@ -41,8 +42,8 @@ def csr(
     Example: hsm-provision csr cluster.toml identity.rsa.v1 --subject CN=msl.example --out msl.csr -C /secure/ceremony
     """
     opened = workspace(ceremony, directory, actor)
-    spki, profile = _pair(opened, label)
     with opened.session() as session:
+        spki, profile = _pair(opened, label, opened.signed_manifest(session))
         request = build_request(
             spki, profile, split_names(subject, dns or (), uri or ()), lambda data: sign_with(session, label, data)
         )
@@ -76,11 +77,12 @@ def certificate(
     Example: hsm-provision certificate both.toml dialog.a.kek.v1 --issuer dialog.a.signing.v1 --subject CN=a --out a
     """
     opened = workspace(ceremony, directory, actor)
-    spki, profile = _pair(opened, label)
     signer = issuer or label
-    signer_spki, signer_profile = _pair(opened, signer)
     names = split_names(subject, dns or (), uri or ())
     with opened.session() as session:
+        body = opened.signed_manifest(session)
+        spki, profile = _pair(opened, label, body)
+        signer_spki, signer_profile = _pair(opened, signer, body)
         authority = Issuer(
             issuer_subject or subject, signer_spki, signer_profile, lambda data: sign_with(session, signer, data)
         )
@@ -101,7 +103,8 @@ def public_key(
 
     Example: hsm-provision public-key cluster.toml audit.signing.v1 --out audit.pem -C /secure/ceremony
     """
-    spki, _ = _pair(workspace(ceremony, directory), label)
+    opened = workspace(ceremony, directory)
+    spki, _ = _pair(opened, label, opened.required_manifest().body)
     key = serialization.load_der_public_key(spki)
     encoded = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     create_private_file(to, encoded)
@@ -116,8 +119,8 @@ def register(app: typer.Typer) -> None:
     app.command("public-key")(public_key)
 
 
-def _pair(opened: Workspace, label: str) -> tuple[bytes, KeyProfile]:
-    entry = opened.required_manifest().body.key(label)
+def _pair(opened: Workspace, label: str, body: ManifestBody) -> tuple[bytes, KeyProfile]:
+    entry = body.key(label)
     if entry is None or entry.spki is None:
         raise ConfigurationError(f"{label!r} is no recorded key pair")
     profile = opened.profiles.get(entry.profile)

@@ -35,12 +35,12 @@ ActorOption = Annotated[str, typer.Option("--actor", help="Who acts, for the aud
 
 def out() -> Console:
     """Return the console for results."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def err() -> Console:
     """Return the console for progress and errors."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def actor_name(given: str) -> str:
@@ -81,7 +81,9 @@ def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
         table.add_row(*(row[name] for name in columns))
     # As wide as its rows: a label or a check value that is cut to the screen is worth nothing.
     widest = sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in columns)
-    Console(highlight=False, width=max(widest, len(title)), height=len(rows)).print(table, soft_wrap=True)
+    # Labels, names and details are other people's text: nothing in it is markup or the name of an emoji.
+    plain = Console(highlight=False, markup=False, emoji=False, width=max(widest, len(title)), height=len(rows))
+    plain.print(table, soft_wrap=True)
 
 
 def progress(text: str) -> None:

@@ -9,9 +9,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from hsm_msl.errors import ConfigurationError
 from hsm_msl.private_files import replace_private_file
-from hsm_provision.approvals import Request, demand_approvals, read_approvals
+from hsm_provision.approvals import Request, demand_approvals, read_approvals, read_request
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import (
     ActorOption,
@@ -91,7 +90,9 @@ def verify(
 def inventory(
     ceremony: CeremonyArgument,
     directory: DirectoryOption = None,
-    within: Annotated[int, typer.Option("--within", help="Days before the end of use that count as a warning.")] = 30,
+    within: Annotated[
+        int, typer.Option("--within", min=0, max=36500, help="Days before the end of use that count as a warning.")
+    ] = 30,
     json: JsonOption = False,
 ) -> int:
     """List what is recorded: states, check values, days to expiry, last use by servers. Needs no token and no PIN.
@@ -163,7 +164,7 @@ def retire(
     ceremony: CeremonyArgument,
     label: LabelArgument,
     directory: DirectoryOption = None,
-    idle: Annotated[int, typer.Option("--idle", help="Days without use that are demanded.")] = 7,
+    idle: Annotated[int, typer.Option("--idle", min=0, max=36500, help="Days without use that are demanded.")] = 7,
     without_evidence: Annotated[
         bool,
         typer.Option("--without-evidence", help="Retire although use continues or is not reported; is recorded."),
@@ -209,7 +210,7 @@ def destroy(
     opened = workspace(ceremony, directory, actor, witness)
     if request is None:
         return _request_destruction(opened, label, reason)
-    asked = _stored_request(opened, request)
+    asked = read_request(opened.records.request_path(request), request)
     approved = demand_approvals(
         read_approvals(opened.records.approvals_path(request)),
         approvers=opened.file.document.approver,
@@ -255,16 +256,3 @@ def _request_destruction(opened: Workspace, label: str, reason: str) -> int:
     needed = opened.file.document.policy.destroy_approvals
     err().print(f"{needed} different approvers must now run: hsm-provision approve ... {asked.hash}", markup=False)
     return int(ExitCode.APPROVAL_MISSING)
-
-
-def _stored_request(opened: Workspace, digest: str) -> Request:
-    path = opened.records.request_path(digest)
-    try:
-        stored = msgspec.json.decode(path.read_bytes(), type=Request)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: there is no such request: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise ConfigurationError(f"{path}: not a request: {error}") from error
-    if stored.hash != digest:
-        raise ConfigurationError(f"{path}: is not the request with that hash")
-    return stored

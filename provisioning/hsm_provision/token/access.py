@@ -77,6 +77,10 @@ def initialise_token(module: Module, label: str, so_pin: Pin, user_pin: Pin) -> 
     if token_ready(module, label):
         raise BackendConfigurationError(f"a token labelled {label!r} exists already; it was not touched")
     officer = so_pin.reveal()
+    try:
+        user = user_pin.reveal().decode()
+    except UnicodeDecodeError:
+        raise BackendConfigurationError(f"the user PIN for token {label!r} is not UTF-8 text") from None
     if not _initialised(module, label):
         empty = [token for token in module.tokens() if not token.flags & TokenFlag.TOKEN_INITIALIZED]
         if not empty:
@@ -95,7 +99,7 @@ def initialise_token(module: Module, label: str, so_pin: Pin, user_pin: Pin) -> 
             with _pin_errors(label, "security officer"):
                 module.cryptoki.login(handle_of(session), User.SECURITY_OFFICER, officer)
             with _pin_errors(label, "user"):
-                session.init_pin(user_pin.reveal().decode())
+                session.init_pin(user)
             module.cryptoki.logout(handle_of(session))
         finally:
             module.cryptoki.close_session(handle_of(session))
