@@ -13,6 +13,10 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays: longer than proxies and clients keep theirs, so that none is cut off while it
+sends the next request."""
+
 HEAD_SECONDS = 60.0
 """How long a client may take until the head of its request is complete."""
 

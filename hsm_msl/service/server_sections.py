@@ -160,9 +160,19 @@ class UserServiceSection(Section, frozen=True, kw_only=True):
 
 
 class UsersSection(Section, frozen=True, kw_only=True):
-    """``[users]``: the database with users and their passwords (as argon2id)."""
+    """``[users]``: the database with users and their passwords (as argon2id).
+
+    Attributes:
+        database: its URL.
+        failures: wrong passwords of one entity for one user before further ones are answered with "try again later",
+            unseen; ten times as many of one entity for all users, or of all entities for one user. 0 for no limit.
+            Each process counts for itself.
+        failures_per_hour: how many of them are forgotten in an hour.
+    """
 
     database: Name
+    failures: Annotated[int, msgspec.Meta(ge=0)] = 30
+    failures_per_hour: Annotated[float, msgspec.Meta(gt=0)] = 360.0
 
 
 class StoreSection(Section, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from hsm_msl.service.config import read_server_config
 from hsm_msl.service.dialog.beside import with_dialogs
 from hsm_msl.service.dialog.http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
-from hsm_msl.service.http_protocol import HttpProtocol
+from hsm_msl.service.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from hsm_msl.service.named_application import applications
 from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
@@ -212,6 +212,7 @@ def _settings(
         access_log=False,
         lifespan="on",
         http=HttpProtocol,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws="none",
         proxy_headers=False,
         server_header=False,

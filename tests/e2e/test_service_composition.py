@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hsm_msl.errors import ErrorCode
-from hsm_msl.msl.conversation import Response
+from hsm_msl.errors import ErrorCode, ResponseCode
+from hsm_msl.msl.conversation import ErrorResponseError, Response
 from hsm_msl.service.http_client import HttpClient
 from hsm_provision.key_material import derive_wrapping_key
 from service_world import ROOT, RunningServer, ServiceWorld
@@ -165,6 +166,30 @@ def test_exchanges_of_pre_shared_keys_where_nobody_shares_any(
     with service_world.serve(config) as server:
         answer = json.loads(httpx.post(server.url, content=body).content)
     assert json.loads(base64.b64decode(answer["errordata"]))["internalcode"] == code
+
+
+def test_guessing_passwords_is_slowed_down(service_world: ServiceWorld) -> None:
+    """The password is right at last, and nobody looks at it before some time has passed."""
+    (database,) = re.findall(r"\[users\]\ndatabase = .*", service_world.server_config("plain.toml").read_text())
+    config = service_world.server_config("guessed.toml", (database, f"{database}\nfailures = 2"))
+    wrong = service_world.client_config("wrong.toml", ("file:users/user.password", "file:users/wrong.password"))
+    (service_world.directory / "users/wrong.password").write_text("wrong")
+    (service_world.directory / "users/wrong.password").chmod(0o600)
+    with service_world.serve(config) as server:
+        codes = []
+        for _ in range(2):
+            with closing(service_world.client(wrong)) as client, HttpClient(client.msl, server.url) as http:
+                with pytest.raises(ErrorResponseError) as caught:
+                    http.request(client.message(b"guess"))
+                codes.append(caught.value.error.name)
+        with (
+            closing(service_world.client()) as client,
+            HttpClient(client.msl, server.url) as http,
+            pytest.raises(ErrorResponseError) as late,
+        ):
+            http.request(client.message(b"right"))
+    assert codes == ["EMAILPASSWORD_INCORRECT"] * 2
+    assert late.value.error.response is ResponseCode.TRANSIENT_FAILURE
 
 
 def _base64(value: object) -> str:

@@ -11,6 +11,7 @@ from hsm_msl.msl.tokens.issuer import TokenIssuer
 from hsm_msl.msl.tokens.master_token import MasterTokens
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
 from hsm_msl.msl.userauth import email_password, user_id_token
+from hsm_msl.msl.userauth.attempts import FailedAttempts
 from hsm_msl.msl.userauth.base import UserAuthScheme, UserAuthSchemes
 from hsm_msl.msl.userauth.external import ExternalScheme
 from hsm_msl.ports import Authorization, Users
@@ -38,12 +39,14 @@ class UserParts:
     Attributes:
         authorization: the hooks.
         users: checks email addresses and passwords.
+        attempts: limits how often wrong ones may be tried; None for no limit.
         tokens: the tokens of this entity.
         external: schemes of one's own, each judged by a user service.
     """
 
     authorization: Authorization
     users: Users | None = None
+    attempts: FailedAttempts | None = None
     tokens: OwnTokens | None = None
     external: tuple[ExternalScheme, ...] = ()
 
@@ -57,7 +60,7 @@ def _user_id_token(parts: UserParts) -> UserAuthScheme:
 
 SCHEMES: Mapping[str, Callable[[UserParts], UserAuthScheme]] = {
     email_password.NAME: lambda parts: email_password.EmailPasswordScheme(
-        required(parts.users, email_password.NAME, "users"), parts.authorization
+        required(parts.users, email_password.NAME, "users"), parts.authorization, parts.attempts
     ),
     user_id_token.NAME: _user_id_token,
 }

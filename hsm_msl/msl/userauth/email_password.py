@@ -8,6 +8,7 @@ from typing import Any
 
 from hsm_msl.errors import ErrorCode, MslError, UsageError
 from hsm_msl.msl.tokens.master_token import MasterToken
+from hsm_msl.msl.userauth.attempts import FailedAttempts
 from hsm_msl.msl.userauth.base import UserAuthData, check_entity_for_users, check_user
 from hsm_msl.ports import Authorization, Users
 from hsm_msl.wire import fields
@@ -22,10 +23,11 @@ def email_password_data(email: str, password: str) -> UserAuthData:
 
 @dataclass(frozen=True, slots=True)
 class EmailPasswordScheme:
-    """The EMAIL_PASSWORD scheme over a store of users."""
+    """The EMAIL_PASSWORD scheme over a store of users; ``attempts`` limits guessing where it is given."""
 
     users: Users
     authorization: Authorization
+    attempts: FailedAttempts | None = None
     name: str = NAME
 
     def parse(
@@ -44,7 +46,7 @@ class EmailPasswordScheme:
 
         Raises:
             MslError: USERAUTH_ENTITY_INCORRECT_DATA, EMAILPASSWORD_BLANK, EMAILPASSWORD_INCORRECT,
-                USERAUTH_ENTITYUSER_INCORRECT_DATA.
+                USERAUTH_ENTITYUSER_INCORRECT_DATA; INTERNAL_EXCEPTION after too many failures.
             StoreError: the users cannot be reached.
         """
         check_entity_for_users(self.authorization, identity, NAME)
@@ -53,7 +55,10 @@ class EmailPasswordScheme:
         email, password = (value.strip() for value in data.parsed)
         if not email or not password:
             raise MslError(ErrorCode.EMAILPASSWORD_BLANK)
-        user = self.users.authenticate(email, password)
+        if self.attempts is None:
+            user = self.users.authenticate(email, password)
+        else:
+            user = self.attempts.judged(identity, email, lambda: self.users.authenticate(email, password))
         if user is None:
             raise MslError(ErrorCode.EMAILPASSWORD_INCORRECT)
         check_user(self.authorization, identity, user, NAME)

@@ -25,6 +25,7 @@ from hsm_msl.msl.server import Application, MslServer
 from hsm_msl.msl.tokens.issuer import TokenIssuer, TokenPolicy
 from hsm_msl.msl.tokens.master_token import MasterTokens, TokenCache
 from hsm_msl.msl.tokens.user_id_token import UserIdTokens
+from hsm_msl.msl.userauth.attempts import FailedAttempts
 from hsm_msl.msl.userauth.base import UserAuthSchemes
 from hsm_msl.msl.userauth.defaults import OwnTokens, UserParts, user_auth_schemes
 from hsm_msl.ports import Clock, PresharedKeys, RandomBytes, SessionVault, TokenKeyRing
@@ -354,10 +355,17 @@ class _Composition:
         parts = UserParts(
             state.authorization,
             users=state.users,
+            attempts=self._attempts(),
             tokens=tokens,
             external=user_services(self.config, self.closing, state.authorization, tokens, self.breakers),
         )
         return user_auth_schemes(self._permitted(lambda rule: rule.user), parts)
+
+    def _attempts(self) -> FailedAttempts | None:
+        section = self.config.document.users
+        if section is None or not section.failures:
+            return None
+        return FailedAttempts(self.clock, most=section.failures, per_hour=section.failures_per_hour)
 
     def _key_exchanges(self, preshared: PresharedKeys) -> KeyExchanges:
         schemes = self.config.document.schemes

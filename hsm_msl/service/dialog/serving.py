@@ -18,7 +18,7 @@ from hsm_msl.service.dialog.config import DialogConfiguration, read_dialog_confi
 from hsm_msl.service.dialog.http import PATH, DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import DialogNode
 from hsm_msl.service.dialog.watch import dialog_health, dialog_source
-from hsm_msl.service.http_protocol import HttpProtocol
+from hsm_msl.service.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from hsm_msl.service.watch.health_pages import Pulse
 from hsm_msl.service.watch.log_lines import set_up_logging
 from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
@@ -144,6 +144,7 @@ def _settings(
         access_log=False,
         lifespan="on",
         http=HttpProtocol,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws="none",
         proxy_headers=False,
         server_header=False,
