@@ -22,7 +22,6 @@ from hsm_msl.msl.conversation import (
     ErrorResponseError,
     KeyRequestSource,
     Message,
-    Payload,
     Receive,
     Response,
     Send,
@@ -42,13 +41,13 @@ from hsm_msl.msl.message.reader import MessageReader, check_whole
 from hsm_msl.msl.message.writer import MessageWriter
 from hsm_msl.msl.recovery import Recovery
 from hsm_msl.msl.renewal import RenewalLock
+from hsm_msl.msl.request_shape import PayloadSource, shape_of
 from hsm_msl.msl.token_choice import Choice, Plan, TokenChooser
 from hsm_msl.msl.tokens.builder import ServiceTokenBuilder
 from hsm_msl.msl.tokens.issuer import next_long, random_long
 from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
-from hsm_msl.msl.userauth.base import UserAuthData
 from hsm_msl.wire.limits import DEFAULT_CHUNK_BYTES, MAX_MESSAGES
 
 _T = TypeVar("_T")
@@ -71,23 +70,6 @@ class _Sent:
             return state.find(token)
 
         return find
-
-
-class _Payload:
-    """Opens a message's payload for each attempt, and tells whether there was anything in it."""
-
-    def __init__(self, source: Payload) -> None:
-        self._source = source
-        self.empty = True
-
-    def pieces(self) -> Iterator[bytes]:
-        self.empty = True
-        opened = self._source if isinstance(self._source, bytes) else self._source()
-        # A function that gives all at once is taken at its word, rather than for one that gives numbers.
-        for piece in (opened,) if isinstance(opened, bytes) else opened:
-            if piece:
-                self.empty = False
-            yield piece
 
 
 class MslClient:
@@ -176,7 +158,7 @@ class MslClient:
             BackendError, StoreError: no answer from a key or the state.
         """
         requests: list[MessageHeader] = []
-        sent = _Payload(message.payload)
+        sent = PayloadSource(message.payload)
         answered = yield from self._exchange(replace(message, payload=sent.pieces), requests, eager=True)
         if answered is None:
             raise UsageError("a request without a reply")
@@ -252,7 +234,7 @@ class MslClient:
         if header.handshake:
             return
         writer = MessageWriter(header, chunk_bytes=self._chunk_bytes)
-        for piece in _Payload(message.payload).pieces():
+        for piece in PayloadSource(message.payload).pieces():
             yield writer.write(piece)
         yield writer.close()
 
@@ -260,52 +242,42 @@ class MslClient:
         """Build the request (msl-engine section 4.3); ``ask_first`` makes it a handshake, whatever it could carry."""
         context = self._context
         session, user_id_token, token = choice.session, choice.user_id_token, choice.master_token
-        encrypts = token is not None or plan.local.encrypts
-        protects = token is not None or plan.local.protects_integrity
-        user_auth: UserAuthData | None = None
-        if message.user is not None and message.user_auth is not None:
-            user_auth = message.user_auth(None, user_id_token is None)
-        delayed = user_auth is not None and not (encrypts and protects)
-        handshake = (
-            ask_first
-            or delayed
-            or (message.encrypted and not encrypts)
-            or (message.integrity and not protects)
-            or (message.non_replayable and token is None)
+        shape = shape_of(
+            message,
+            plan,
+            choice,
+            user_id_token,
+            chooser=self._chooser,
+            key_requests=self._key_requests,
+            ask_first=ask_first,
         )
-        pending: tuple[PendingKeyRequest, ...] = ()
-        # An error that asks for new keys is believed although the token looks fresh: this clock may be wrong.
-        if choice.owned and (
-            token is None or message.non_replayable or plan.asks_for_keys(token) or self._chooser.renewable(token)
-        ):
-            pending = tuple(self._key_requests())
         crypto = plan.local.context if session is None else session.context
         header = MessageHeader(
             message_id=random_long(context.random) if plan.message_id is None else plan.message_id,
             renewable=choice.owned,
             context=crypto,
             payload_context=crypto,
-            encrypted=encrypts,
-            protects_integrity=protects,
+            encrypted=shape.encrypts,
+            protects_integrity=shape.protects_integrity,
             entity_auth=plan.local.data if token is None else None,
             master_token=token,
-            handshake=handshake,
+            handshake=shape.handshake,
             non_replayable_id=(
                 self._state.next_non_replayable_id(token)
-                if message.non_replayable and token is not None and not handshake
+                if message.non_replayable and token is not None and not shape.handshake
                 else None
             ),
             capabilities=context.capabilities,
-            key_requests=tuple(request.request for request in pending),
+            key_requests=tuple(request.request for request in shape.pending),
             user_id_token=user_id_token,
-            user_auth=None if delayed else user_auth,
-            service_tokens=self._service_tokens(message, token, user_id_token, handshake=handshake),
+            user_auth=shape.user_auth,
+            service_tokens=self._service_tokens(message, token, user_id_token, handshake=shape.handshake),
         )
         self._state.store_service_tokens(header.service_tokens, (token, user_id_token))
         encoded = encode_header(header, context.local.data.identity, int(context.clock()))
         if token is not None:
             self._state.count_message(token)
-        return _Sent(header, pending, session), encoded
+        return _Sent(header, shape.pending, session), encoded
 
     def _service_tokens(
         self, message: Message, token: MasterToken | None, user_id_token: UserIdToken | None, *, handshake: bool

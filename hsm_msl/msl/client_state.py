@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from hsm_msl.crypto.context import CryptoContext
 from hsm_msl.errors import DataRejectedError, ErrorCode, MslError
 from hsm_msl.msl.context import MslContext
-from hsm_msl.msl.renewal import Mutex
 from hsm_msl.msl.tokens.master_token import MasterToken, session_context
 from hsm_msl.msl.tokens.service_token import ServiceToken, parse_service_token
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
-from hsm_msl.ports import Sealing, SessionData, SymmetricKeys
+from hsm_msl.ports import Mutex, Sealing, SessionData, SymmetricKeys
 from hsm_msl.ports.client import (
     ClientStore,
     MasterTokenKey,

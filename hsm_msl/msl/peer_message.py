@@ -13,6 +13,7 @@ from hsm_msl.msl.keyx.base import KeyResponse, PendingKeyRequest
 from hsm_msl.msl.message.capabilities import intersection
 from hsm_msl.msl.message.header import MessageHeader, encode_header
 from hsm_msl.msl.message.writer import MessageWriter
+from hsm_msl.msl.request_shape import PayloadSource, shape_of
 from hsm_msl.msl.response import answer_user_id_token, exchange_keys
 from hsm_msl.msl.token_choice import Choice, Plan, TokenChooser
 from hsm_msl.msl.tokens.builder import ServiceTokenBuilder, ServiceTokenUpdate
@@ -20,7 +21,6 @@ from hsm_msl.msl.tokens.issuer import TokenIssuer, random_long
 from hsm_msl.msl.tokens.master_token import MasterToken
 from hsm_msl.msl.tokens.service_token import ServiceToken
 from hsm_msl.msl.tokens.user_id_token import UserIdToken
-from hsm_msl.msl.userauth.base import UserAuthData
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,24 +140,15 @@ class PeerMessageBuilder:
         session, token = choice.session, choice.master_token
         key_response, held = self._issue(message, held, answering)
         user_id_token = choice.user_id_token or _echoed_user(message, token, answering)
-        encrypts = token is not None or local.encrypts
-        protects = token is not None or local.protects_integrity
-        user_auth: UserAuthData | None = None
-        if message.user is not None and message.user_auth is not None:
-            user_auth = message.user_auth(None, user_id_token is None)
-        delayed = user_auth is not None and not (encrypts and protects)
-        handshake = (
-            ask_first
-            or delayed
-            or (message.encrypted and not encrypts)
-            or (message.integrity and not protects)
-            or (message.non_replayable and token is None)
+        shape = shape_of(
+            message,
+            plan,
+            choice,
+            user_id_token,
+            chooser=self._chooser,
+            key_requests=self._key_requests,
+            ask_first=ask_first,
         )
-        pending: tuple[PendingKeyRequest, ...] = ()
-        if choice.owned and (
-            token is None or message.non_replayable or plan.asks_for_keys(token) or self._chooser.renewable(token)
-        ):
-            pending = tuple(self._key_requests())
         crypto = local.context if session is None else session.context
         capabilities = context.capabilities
         header = MessageHeader(
@@ -165,21 +156,21 @@ class PeerMessageBuilder:
             renewable=choice.owned,
             context=crypto,
             payload_context=crypto,
-            encrypted=encrypts,
-            protects_integrity=protects,
+            encrypted=shape.encrypts,
+            protects_integrity=shape.protects_integrity,
             entity_auth=local.data if token is None else None,
             master_token=token,
-            handshake=handshake,
+            handshake=shape.handshake,
             non_replayable_id=(
                 self._state.next_non_replayable_id(token)
-                if message.non_replayable and token is not None and not handshake
+                if message.non_replayable and token is not None and not shape.handshake
                 else None
             ),
             capabilities=capabilities if answering is None else intersection(answering.capabilities, capabilities),
-            key_requests=tuple(request.request for request in pending),
+            key_requests=tuple(request.request for request in shape.pending),
             key_response=key_response,
             user_id_token=user_id_token,
-            user_auth=None if delayed else user_auth,
+            user_auth=shape.user_auth,
             service_tokens=self._changed(
                 message.service_tokens, self._state.service_tokens(token, user_id_token), token, user_id_token
             ),
@@ -193,7 +184,7 @@ class PeerMessageBuilder:
             self._state.count_message(token)
         if key_response is not None:
             held = PeerTokens(key_response.master_token, held.user_id_token, held.service_tokens)
-        return Outgoing(header, encoded, pending, held)
+        return Outgoing(header, encoded, shape.pending, held)
 
     def pieces(self, message: Message, outgoing: Outgoing) -> Iterator[bytes]:
         """Yield the message as it travels. Raises MslError, BackendError where a chunk cannot be protected."""
@@ -201,8 +192,7 @@ class PeerMessageBuilder:
         if outgoing.header.handshake:
             return
         writer = MessageWriter(outgoing.header, chunk_bytes=self._chunk_bytes)
-        payload = message.payload
-        for piece in (payload,) if isinstance(payload, bytes) else payload():
+        for piece in PayloadSource(message.payload).pieces():
             yield writer.write(piece)
         # Also where there is nothing to say: on a stream the reader could not tell where the message ends.
         yield writer.close()

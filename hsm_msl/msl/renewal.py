@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 from hsm_msl.msl.tokens.master_token import MasterToken
-
-Mutex = AbstractContextManager[object]
-"""Guards a few statements; the service passes a lock where several threads share a client."""
+from hsm_msl.ports import Mutex
 
 
 class Ticket:

@@ -1,6 +1,6 @@
 """What the engines ask of the outside world; `client`, `schemes` and `dialog` hold what one part alone asks for."""
 
-from hsm_msl.ports.environment import Clock, RandomBytes
+from hsm_msl.ports.environment import Clock, Mutex, RandomBytes
 from hsm_msl.ports.keys import (
     AesKey,
     AgreementKey,
@@ -41,6 +41,7 @@ __all__ = [
     "KeyTransport",
     "MacAlgorithm",
     "MacKey",
+    "Mutex",
     "PresharedKeys",
     "PublicKeys",
     "RandomBytes",

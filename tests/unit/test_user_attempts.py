@@ -36,7 +36,8 @@ class Directory:
 class Guessing:
     def __init__(self, *, remembered: int = 1000) -> None:
         self.time, self.users = Time(), Directory()
-        attempts = FailedAttempts(self.time, most=3, per_hour=60.0, remembered=remembered)
+        mutex = threading.Lock()
+        attempts = FailedAttempts(self.time, most=3, per_hour=60.0, remembered=remembered, mutex=mutex)
         self.scheme = EmailPasswordScheme(self.users, Hooks(), attempts)
 
     def __call__(self, password: str = "wrong", user: str = USER, device: str = DEVICE) -> str | ErrorCode:

@@ -6,13 +6,13 @@ failure fills buckets that leak; while one is full, passwords are not even looke
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from hsm_msl.errors import ErrorCode, MslError
-from hsm_msl.ports import Clock
+from hsm_msl.ports import Clock, Mutex
 
 _WIDER = 10
 _REMEMBERED = 100_000
@@ -37,17 +37,24 @@ class FailedAttempts:
         most: failures in a row before further attempts have to wait.
         per_hour: how many are forgiven in an hour.
         remembered: buckets kept, the ones used last.
+        mutex: a re-usable lock when several threads authenticate users.
     """
 
     def __init__(
-        self, clock: Clock, *, most: int = 30, per_hour: float = 360.0, remembered: int = _REMEMBERED
+        self,
+        clock: Clock,
+        *,
+        most: int = 30,
+        per_hour: float = 360.0,
+        remembered: int = _REMEMBERED,
+        mutex: Mutex | None = None,
     ) -> None:
         self._clock = clock
         self._most = most
         self._per_second = per_hour / _HOUR
         self._remembered = remembered
         self._buckets: OrderedDict[_Key, _Bucket] = OrderedDict()
-        self._mutex = threading.Lock()
+        self._mutex: Mutex = nullcontext() if mutex is None else mutex
 
     def judged(self, entity: str, user: str, check: Callable[[], str | None]) -> str | None:
         """Run a check of a password unless there were too many failures, and count how it ends.

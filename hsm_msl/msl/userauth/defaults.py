@@ -39,16 +39,16 @@ class UserParts:
     Attributes:
         authorization: the hooks.
         users: checks email addresses and passwords.
-        attempts: limits how often wrong ones may be tried; None for no limit.
         tokens: the tokens of this entity.
         external: schemes of one's own, each judged by a user service.
+        attempts: limits how often wrong passwords may be tried; None for no limit.
     """
 
     authorization: Authorization
     users: Users | None = None
-    attempts: FailedAttempts | None = None
     tokens: OwnTokens | None = None
     external: tuple[ExternalScheme, ...] = ()
+    attempts: FailedAttempts | None = None
 
 
 def _user_id_token(parts: UserParts) -> UserAuthScheme:

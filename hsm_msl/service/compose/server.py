@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -365,7 +366,9 @@ class _Composition:
         section = self.config.document.users
         if section is None or not section.failures:
             return None
-        return FailedAttempts(self.clock, most=section.failures, per_hour=section.failures_per_hour)
+        return FailedAttempts(
+            self.clock, most=section.failures, per_hour=section.failures_per_hour, mutex=threading.Lock()
+        )
 
     def _key_exchanges(self, preshared: PresharedKeys) -> KeyExchanges:
         schemes = self.config.document.schemes
