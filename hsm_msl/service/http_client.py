@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from types import TracebackType
@@ -15,6 +14,7 @@ import httpx
 from hsm_msl.errors import HsmMslError
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.conversation import Message, Response, Send, Sent, Wait
+from hsm_msl.service.http_connections import LIMITS, PatientTransport, limit
 from hsm_msl.wire.limits import MAX_INFLATED_BYTES
 
 DEFAULT_TIMEOUT = 30.0
@@ -22,6 +22,7 @@ MAX_REPLY_BYTES = 4 * MAX_INFLATED_BYTES
 """A reply of the largest message this side would open, three Base64 layers included, and no endless stream."""
 
 _STATUS_TEXT_BYTES = 200
+_SENT = "http11.receive_response_headers.started"
 _T = TypeVar("_T")
 
 
@@ -43,8 +44,8 @@ class HttpClient:
     Args:
         client: the MSL side: its context, state and keys.
         url: where the server listens, ``http://`` or ``https://``.
-        timeout: seconds for connecting, until an answer begins, from there to its end, and for waiting on another
-            exchange's renewal.
+        timeout: seconds for connecting, from the end of a request until its answer's headers are in, from there to
+            the answer's end, and for waiting on another exchange's renewal.
 
     Raises:
         TransportError: the URL cannot be used.
@@ -55,7 +56,7 @@ class HttpClient:
         self._url = checked(url)
         self._timeout = timeout
         # Proxies of the environment are for browsing; a message for an HSM service goes where it was told to go.
-        self._http = httpx.Client(timeout=timeout, trust_env=False)
+        self._http = httpx.Client(timeout=timeout, trust_env=False, transport=PatientTransport())
 
     def __enter__(self) -> Self:
         return self
@@ -119,18 +120,23 @@ class HttpClient:
         return None
 
     def _post(self, body: bytes) -> bytes:
-        received = bytearray()
         try:
             with self._http.stream("POST", self._url, content=body) as reply:
-                end = time.monotonic() + self._timeout
-                for part in reply.iter_bytes():
-                    received += part
-                    _check_size(received)
-                    if time.monotonic() > end:
-                        raise _unfinished(self._url, self._timeout)
+                received = self._received(reply)
         except httpx.HTTPError as error:
             raise _unanswered(self._url, error) from error
-        return _accepted(self._url, reply.status_code, bytes(received))
+        return _accepted(self._url, reply.status_code, received)
+
+    def _received(self, reply: httpx.Response) -> bytes:
+        limit(reply, self._timeout)
+        received = bytearray()
+        try:
+            for part in reply.iter_bytes():
+                received += part
+                _check_size(received)
+        except httpx.ReadTimeout:
+            raise _unfinished(self._url, self._timeout) from None
+        return bytes(received)
 
 
 class AsyncHttpClient:
@@ -149,7 +155,7 @@ class AsyncHttpClient:
         self._client = client
         self._url = checked(url)
         self._timeout = timeout
-        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, limits=LIMITS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -201,14 +207,27 @@ class AsyncHttpClient:
 
     async def _post(self, body: bytes) -> bytes:
         received = bytearray()
+        now = asyncio.get_running_loop().time
+        begun = False
+
+        async def trace(event: str, _: object) -> None:
+            if event == _SENT:
+                left.reschedule(now() + self._timeout)
+
         try:
-            async with self._http.stream("POST", self._url, content=body) as reply:
-                async with asyncio.timeout(self._timeout):
-                    async for part in reply.aiter_bytes():
-                        received += part
-                        _check_size(received)
-        except TimeoutError:
-            raise _unfinished(self._url, self._timeout) from None
+            async with (
+                asyncio.timeout(None) as left,
+                self._http.stream("POST", self._url, content=body, extensions={"trace": trace}) as reply,
+            ):
+                begun = True
+                left.reschedule(now() + self._timeout)
+                async for part in reply.aiter_bytes():
+                    received += part
+                    _check_size(received)
+        except (TimeoutError, httpx.ReadTimeout) as error:
+            if begun:
+                raise _unfinished(self._url, self._timeout) from None
+            raise _unanswered(self._url, httpx.ReadTimeout("timed out")) from error
         except httpx.HTTPError as error:
             raise _unanswered(self._url, error) from error
         return _accepted(self._url, reply.status_code, bytes(received))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from itertools import chain
@@ -15,6 +14,7 @@ import httpx
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Sent, Transmit, Wait
 from hsm_msl.service.http_client import DEFAULT_TIMEOUT, TransportError, WaitTimeoutError, checked, refused
+from hsm_msl.service.http_connections import PatientTransport, limit
 
 _WHOLE_BYTES = 1 << 18
 _T = TypeVar("_T")
@@ -41,7 +41,9 @@ class HttpStreamClient:
     Args:
         client: the engine.
         url: where the server listens.
-        timeout: seconds for each step.
+        timeout: seconds for connecting, from the end of a request until its answer's HTTP headers are in, from there
+            to the first piece of the payload, from each piece to the next, and for waiting on another exchange's
+            renewal.
 
     Raises:
         TransportError: the URL cannot be used.
@@ -51,7 +53,7 @@ class HttpStreamClient:
         self._client = client
         self._url = checked(url)
         self._timeout = timeout
-        self._http = httpx.Client(timeout=timeout, trust_env=False)
+        self._http = httpx.Client(timeout=timeout, trust_env=False, transport=PatientTransport())
 
     def __enter__(self) -> Self:
         return self
@@ -95,60 +97,91 @@ class HttpStreamClient:
             BackendError, StoreError: likewise.
         """
         # Closing in the middle of the answer resets the connection, and the server loses what it has not read yet.
-        return self._drive(self._client.send_stream(message), ignore, then=self._pass_over)
+        return self._drive(self._client.send_stream(message), ignore, pass_over=True)
 
     def _drive(
         self,
         conversation: Generator[Transmit | Receive | Deliver | Wait, bytes | None, _T],
         deliver: Callable[[bytes], None],
         *,
-        then: Callable[[Iterator[bytes]], None] | None = None,
+        pass_over: bool = False,
     ) -> _T:
         with ExitStack() as opened:
-            pieces: Iterator[bytes] = iter(())
+            reply: _Reply | None = None
             try:
                 step = next(conversation)
                 while True:
                     answer: bytes | None = None
                     if isinstance(step, Transmit):
                         opened.close()
-                        pieces = self._post(opened, step.pieces)
+                        reply = self._post(opened, step.pieces)
                     elif isinstance(step, Receive):
-                        answer = self._next(pieces)
+                        answer = b"" if reply is None else reply.next()
                     elif isinstance(step, Deliver):
+                        if reply is not None:
+                            reply.take_time()
                         deliver(step.data)
                     else:
                         wait_for(step, self._timeout)
                     step = conversation.send(answer)
             except StopIteration as done:
                 outcome: _T = done.value
-                if then is not None:
-                    then(pieces)
+                if pass_over and reply is not None:
+                    reply.pass_over()
                 return outcome
             finally:
                 conversation.close()
 
-    def _pass_over(self, pieces: Iterator[bytes]) -> None:
-        end = time.monotonic() + self._timeout
-        while self._next(pieces) and time.monotonic() < end:
-            pass
-
-    def _post(self, opened: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
+    def _post(self, opened: ExitStack, content: Iterator[bytes]) -> _Reply:
         try:
-            reply = opened.enter_context(self._http.stream("POST", self._url, content=_begun(content)))
+            response = opened.enter_context(self._http.stream("POST", self._url, content=_begun(content)))
         except httpx.HTTPError as error:
             raise TransportError(f"no answer from {self._url}: {str(error) or type(error).__name__}") from error
-        pieces = reply.iter_bytes()
-        if reply.status_code != httpx.codes.OK:
-            raise refused(self._url, reply.status_code, self._next(pieces))
-        return pieces
+        # Until the application has the first piece the conversation may hold the renewal lock.
+        limit(response, self._timeout)
+        reply = _Reply(response, self._url)
+        if response.status_code != httpx.codes.OK:
+            raise refused(self._url, response.status_code, reply.next())
+        return reply
 
-    def _next(self, pieces: Iterator[bytes]) -> bytes:
+
+class _Reply:
+    """The answer to one request as it comes in.
+
+    Args:
+        response: its headers are in, and the time for the rest is limited.
+        url: what it answers.
+    """
+
+    def __init__(self, response: httpx.Response, url: str) -> None:
+        self._response = response
+        self._url = url
+        # An empty piece would mean the end to the conversation; HTTP may well deliver one in between.
+        self._pieces = filter(None, response.iter_bytes())
+
+    def next(self) -> bytes:
+        """Return the next bytes, or empty bytes at the end. Raises TransportError."""
         try:
-            # An empty piece would mean the end to the conversation; HTTP may well deliver one in between.
-            return next((piece for piece in pieces if piece), b"")
+            return next(self._pieces, b"")
         except httpx.HTTPError as error:
-            raise TransportError(f"the answer of {self._url} broke off: {type(error).__name__}") from error
+            raise self._broken(error) from error
+
+    def take_time(self) -> None:
+        """Let the rest take as long as it may, while each piece comes in time."""
+        limit(self._response, None)
+
+    def pass_over(self) -> None:
+        """Read to the end, or until the time is over. Raises TransportError."""
+        try:
+            for _ in self._pieces:
+                pass
+        except httpx.ReadTimeout:
+            return
+        except httpx.HTTPError as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: httpx.HTTPError) -> TransportError:
+        return TransportError(f"the answer of {self._url} broke off: {type(error).__name__}")
 
 
 def _begun(content: Iterator[bytes]) -> bytes | Iterator[bytes]:

@@ -177,6 +177,86 @@ def test_an_answer_that_drips_in_is_not_waited_for_without_end(client: Callable[
         client(world, url, 1.0)
 
 
+def dripping_headers(body: bytes) -> Iterator[bytes]:
+    yield OK
+    for number in range(40):
+        time.sleep(0.05)
+        yield b"X-%d: y\r\n" % number
+
+
+def ask_in_pieces(world: World, url: str, timeout: float = 30) -> bytes:
+    pieces: list[bytes] = []
+    with HttpStreamClient(world.client("PSK").engine, url, timeout=timeout) as http:
+        http.request(secret(), pieces.append)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("client", [ask, ask_on_a_loop, ask_in_pieces])
+def test_headers_that_drip_in_are_not_waited_for_without_end(client: Callable[[World, str, float], bytes]) -> None:
+    world = World()
+    with server(world, dripping_headers) as url, pytest.raises(TransportError, match="timed out"):
+        client(world, url, 0.3)
+
+
+def test_a_message_header_that_drips_in_is_not_waited_for_without_end() -> None:
+    """HTTP has begun to answer, and MSL has not: whoever waits for the renewal would wait as long."""
+    world = World()
+    device = world.client("PSK")
+    with (
+        server(world, lambda body: itertools.islice(dripping(body), 40)) as url,
+        HttpStreamClient(device.engine, url, timeout=0.3) as http,
+        pytest.raises(TransportError, match="broke off: ReadTimeout"),
+    ):
+        http.request(secret(), bytes)
+    assert not device.lock.held
+
+
+def test_a_payload_takes_its_time() -> None:
+    world = World()
+
+    def slow(body: bytes) -> Iterator[bytes]:
+        yield OK + b"Content-Length: %d\r\n\r\n" % len(body)
+        yield body[:-9]
+        for place in range(len(body) - 9, len(body)):
+            time.sleep(0.1)
+            yield body[place : place + 1]
+
+    long = Message(bytes(100_000))
+    pieces: list[bytes] = []
+    with server(world, slow) as url, HttpStreamClient(world.client("PSK").engine, url, timeout=0.5) as http:
+        http.request(long, pieces.append)
+    assert b"".join(pieces) == long.payload
+
+
+def test_a_kept_connection_waits_anew() -> None:
+    """The time of an answer is over when the next request is sent, and does not count for it."""
+    world = World()
+    engine = world.server()
+    bodies: list[bytes] = []
+
+    def run() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            for _ in range(2):
+                head, _, body = _until(connection, b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split()[0])
+                while len(body) < length:
+                    body += connection.recv(65536)
+                bodies.append(body)
+                connection.sendall(plain(engine.handle(body)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=run)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        with HttpClient(world.client("PSK").engine, url, timeout=0.5) as http:
+            assert http.request(secret()).payload == b"secret"
+            time.sleep(0.6)
+            assert http.request(secret()).payload == b"secret"
+        thread.join(20)
+    assert len(bodies) == 2
+
+
 def test_a_waiter_whose_loop_is_gone_harms_nobody() -> None:
     """One engine, several threads, one of them with a loop of its own that ends while another renews."""
     world = World()
