@@ -68,6 +68,22 @@ class StateSection(Section, frozen=True, kw_only=True):
     label: Annotated[str, msgspec.Meta(pattern=r"\{role\}")] = "client.state.{role}.v1"
 
 
+class OwnServiceTokenKeys(Section, frozen=True, kw_only=True):
+    """``[[service_token_keys]]`` of a client: the keys that protect service tokens of a name.
+
+    Attributes:
+        name: the service tokens' name; an empty one is for all others.
+        files: the keys in files.
+        token: name of the token that holds them instead; may be left out where there is one token only.
+        label: how the token objects are called.
+    """
+
+    name: str = ""
+    files: KeyFiles | None = None
+    token: Name | None = None
+    label: Annotated[str, msgspec.Meta(pattern=r"\{role\}")] = "client.service.{role}.v1"
+
+
 class MessageSection(Section, frozen=True, kw_only=True):
     """``[message]`` of a client: how its messages are protected."""
 

@@ -100,6 +100,12 @@ def _check_client(config: Configuration[ClientConfig]) -> None:
         config.check_name("key_exchange.dh_group", offer.dh_group, document.dh_groups, "group in [dh_groups]")
     if asymmetric_wrapped.NAME in offer.schemes:
         config.check_name("key_exchange.rsa_mechanism", offer.rsa_mechanism, _MECHANISMS, "mechanism")
+    for index, section in enumerate(document.service_token_keys):
+        where = f"service_token_keys[{index}].token"
+        if section.files is None:
+            config.token(where, section.token)
+        elif section.token is not None:
+            raise config.error(where, "the keys are either in a token or in files, not both")
     state = document.state
     if state.token is not None:
         config.token("state.token", state.token)
@@ -117,6 +123,7 @@ def _check_common(config: AnyConfiguration) -> None:
         if isinstance(group, str):
             config.check_name(f'dh_groups."{parameters_id}"', group, STANDARD_GROUPS, "group")
     _check_entities(config)
+    _check_unique(config, "service_token_keys", "name", (section.name for section in document.service_token_keys))
 
 
 def _check_entities(config: AnyConfiguration) -> None:
@@ -151,8 +158,6 @@ def _check_purposes(config: Configuration[ServerConfig]) -> None:
             raise config.error(f'keys."{purpose}".active', "names a version twice, or the primary one")
     for index, section in enumerate(document.service_token_keys):
         config.check_name(f"service_token_keys[{index}].keys", section.keys, document.keys, "purpose in [keys]")
-    names = (section.name for section in document.service_token_keys)
-    _check_unique(config, "service_token_keys", "name", names)
 
 
 def _check_schemes(config: Configuration[ServerConfig]) -> None:

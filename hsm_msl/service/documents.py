@@ -15,6 +15,7 @@ from hsm_msl.service.client_sections import (
     CredentialsSection,
     KeyExchangeOffer,
     MessageSection,
+    OwnServiceTokenKeys,
     RemoteSection,
     StateSection,
     UserSection,
@@ -98,6 +99,7 @@ class ClientConfig(Section, frozen=True, kw_only=True):
     dh_groups: dict[str, DhGroupSection] = msgspec.field(default_factory=dict)
     user: UserSection | None = None
     credentials: CredentialsSection | None = None
+    service_token_keys: tuple[OwnServiceTokenKeys, ...] = ()
     state: StateSection = StateSection()
     message: MessageSection = MessageSection()
     limits: LimitsSection = LimitsSection()

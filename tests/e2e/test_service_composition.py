@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 
 from hsm_msl.errors import ErrorCode, ResponseCode
 from hsm_msl.msl.conversation import ErrorResponseError, Response
+from hsm_msl.msl.tokens.builder import ServiceTokenBuilder
 from hsm_msl.service.http_client import HttpClient
 from hsm_provision.key_material import derive_wrapping_key
 from service_world import ROOT, RunningServer, ServiceWorld
@@ -28,6 +30,13 @@ FILES = 'mac = "keys/development-client.mac.hex" }'
 
 def listed(names: tuple[str, ...]) -> str:
     return ", ".join(f'"{name}"' for name in names)
+
+
+SERVICE_KEYS = """
+[[service_token_keys]]
+name = "note"
+files = { encryption = "keys/note.encryption.hex", mac = "keys/note.mac.hex" }
+"""
 
 
 def send(world: ServiceWorld, config: Path, url: str, *payloads: bytes) -> list[Response]:
@@ -328,3 +337,31 @@ def test_member_of_a_fleet(service_world: ServiceWorld) -> None:
     with service_world.serve(config) as server:
         first, second = send(service_world, client, server.url, b"one", b"two")
     assert (first.payload, first.pairs, second.payload) == (b"one", 1, b"two")
+
+
+def test_a_client_makes_service_tokens_with_keys_of_its_own(
+    service_world: ServiceWorld, service: RunningServer
+) -> None:
+    """The server keeps what it cannot read, and the client finds it again in the next run."""
+    for role, size in (("encryption", 16), ("mac", 32)):
+        path = service_world.directory / f"keys/note.{role}.hex"
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(size))
+    sample = (ROOT / "softhsm/demo/client.toml").read_text()
+    state = '\n[state]\ndatabase = "sqlite:///notes.sqlite"\n'
+    keyed = service_world.client_config("keyed.toml", (sample, sample + SERVICE_KEYS + state))
+    keyless = service_world.client_config("keyless.toml", (sample, sample + state))
+    told: list[bool] = []
+
+    def note(builder: ServiceTokenBuilder) -> None:
+        told.extend(builder.add(name, b"remember") for name in ("note", "other"))
+
+    with closing(service_world.client(keyed)) as client, HttpClient(client.msl, service.url) as http:
+        reply = http.request(replace(client.message(b"one"), service_tokens=note))
+    assert told == [True, False]
+    assert [(token.name, token.data) for token in reply.header.service_tokens] == [("note", b"remember")]
+    read = []
+    for config in (keyed, keyless):
+        with closing(service_world.client(config)) as client:
+            read += [token.data for token in client.state.service_tokens(None, None)]
+    assert read == [b"remember", None]

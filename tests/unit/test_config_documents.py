@@ -36,6 +36,7 @@ CLIENT = """
 scheme = "NONE"
 identity = "guest"
 """
+LADDER = CLIENT + '[key_exchange]\nschemes = ["JWK_LADDER"]\n'
 
 
 @pytest.fixture
@@ -187,6 +188,18 @@ def test_refused_server_files(write: Writer, old: str, new: str, message: str) -
             "user.passwrod: unknown key; did you mean 'password'?",
         ),
         (CLIENT + "[server]\ntimeout = 0\n", "server.timeout: expected `float` > 0"),
+        (
+            LADDER + "[[service_token_keys]]\n",
+            "service_token_keys[0].token: this key is required; allowed here: nothing",
+        ),
+        (
+            LADDER + '[[service_token_keys]]\ntoken = "a"\nfiles = { encryption = "e", mac = "m" }\n',
+            "service_token_keys[0].token: the keys are either in a token or in files, not both",
+        ),
+        (
+            LADDER + 2 * '[[service_token_keys]]\nfiles = { encryption = "e", mac = "m" }\n',
+            "service_token_keys: name '' stands there twice",
+        ),
     ],
     ids=lambda value: value[-40:] if isinstance(value, str) else "",
 )

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from hsm_msl.backend.pin import pin_source
 from hsm_msl.backend.software import SoftwareEphemeralKeys
+from hsm_msl.crypto.context import CryptoContext
 from hsm_msl.crypto.sealed_box import SealedBox
 from hsm_msl.crypto.sealing import HostVault
+from hsm_msl.crypto.symmetric import SymmetricContext
 from hsm_msl.crypto.token_keys import TokenKeys
 from hsm_msl.errors import BackendConfigurationError, ConfigurationError, ResponseCode
 from hsm_msl.msl.client import MslClient
@@ -183,7 +185,19 @@ def _context(
         clock=clock,
         random=random,
         capabilities=Capabilities(document.capabilities.compression, document.capabilities.languages),
+        service_token_keys=_service_token_keys(config, sources, random),
     )
+
+
+def _service_token_keys(
+    config: Configuration[ClientConfig], sources: KeySources, random: RandomBytes
+) -> dict[str, CryptoContext]:
+    contexts: dict[str, CryptoContext] = {}
+    for index, section in enumerate(config.document.service_token_keys):
+        what = f"keys of service tokens {section.name}".rstrip()
+        keys = sources.own(f"service_token_keys[{index}]", what, section.files, section.token, section.label)
+        contexts[section.name] = SymmetricContext(keys, section.name, random)
+    return contexts
 
 
 def _state(
@@ -199,13 +213,9 @@ def _state(
     except ConfigurationError as error:
         raise config.error("state.database", str(error)) from None
     store = SqlClientStore(database, section.profile)
-    if section.files is not None:
-        keys = sources.key_files("state.files", section.files)
-        sources.places.append(("keys that seal stored sessions", "in files, and in this process while it runs"))
-    elif section.token is not None:
-        keys = sources.sealing("state", section.token, section.label)
-    else:
+    if section.files is None and section.token is None:
         return store, None
+    keys = sources.own("state", "keys that seal stored sessions", section.files, section.token, section.label)
     if keys.encryption is None or keys.mac is None:
         raise config.error("state", "sealing takes an encryption key and a MAC key")
     return store, SessionSeal(SealedBox(keys.encryption, keys.mac, "client sessions", random), section.label)

@@ -236,10 +236,24 @@ class KeySources:
         self.places.append((f"key {label}", f"in token {token.name!r}, which it never leaves"))
         return key
 
-    def sealing(self, where: str, name: str, label: str) -> SymmetricKeys:
-        """Return the keys under which a client's state rests in a store. Raises as ``ring``."""
+    def own(self, where: str, what: str, files: KeyFiles | None, name: str | None, label: str) -> SymmetricKeys:
+        """Return keys that a client shares with nobody, or with its servers for service tokens.
+
+        Args:
+            where: the section, for errors.
+            what: what the keys are, for people.
+            files: where they are, if not in a token.
+            name: name of the token.
+            label: how the token objects are called.
+
+        Raises:
+            ConfigurationError, BackendError: as ``ring`` and ``key_files``.
+        """
+        if files is not None:
+            self.places.append((what, "in files, and in this process while it runs"))
+            return self.key_files(f"{where}.files", files)
         token = self.token(f"{where}.token", name)
-        self.places.append(("keys that seal stored sessions", f"in token {token.name!r}, which they never leave"))
+        self.places.append((what, f"in token {token.name!r}, which they never leave"))
         return self._symmetric(where, token, label, 1)
 
     def public(self, where: str, section: PublicKeySection) -> PublicKey:
