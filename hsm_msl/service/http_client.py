@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 import httpx
 
-from hsm_msl.errors import HsmMslError
+from hsm_msl.errors import HsmMslError, UsageError
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.conversation import Message, Response, Send, Sent, Wait
 from hsm_msl.service.http_connections import LIMITS, PatientTransport, limit
@@ -22,6 +22,7 @@ MAX_REPLY_BYTES = 4 * MAX_INFLATED_BYTES
 """A reply of the largest message this side would open, three Base64 layers included, and no endless stream."""
 
 _STATUS_TEXT_BYTES = 200
+_LAST_PORT = 65535
 _SENT = "http11.receive_response_headers.started"
 _T = TypeVar("_T")
 
@@ -48,13 +49,14 @@ class HttpClient:
             the answer's end, and for waiting on another exchange's renewal.
 
     Raises:
-        TransportError: the URL cannot be used.
+        UrlError: the URL cannot be used.
+        UsageError: the timeout cannot be used.
     """
 
     def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._client = client
         self._url = checked(url)
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         # Proxies of the environment are for browsing; a message for an HSM service goes where it was told to go.
         self._http = httpx.Client(timeout=timeout, trust_env=False, transport=PatientTransport())
 
@@ -148,13 +150,14 @@ class AsyncHttpClient:
         timeout: seconds, as for ``HttpClient``.
 
     Raises:
-        TransportError: the URL cannot be used.
+        UrlError: the URL cannot be used.
+        UsageError: the timeout cannot be used.
     """
 
     def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._client = client
         self._url = checked(url)
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, limits=LIMITS)
 
     async def __aenter__(self) -> Self:
@@ -250,7 +253,16 @@ def checked(url: str) -> str:
         raise UrlError(f"{url!r} is no URL: {error}; write http://HOST:PORT/PATH") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UrlError(f"{url!r} is no URL of a server; write http://HOST:PORT/PATH")
+    if parsed.port is not None and not 0 < parsed.port <= _LAST_PORT:
+        raise UrlError(f"{url!r} has no port of a server; ports are 1 to {_LAST_PORT}")
     return url
+
+
+def checked_timeout(timeout: object) -> float:
+    """Return a timeout that can be used, seconds. Raises UsageError."""
+    if not isinstance(timeout, int | float) or not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise UsageError(f"a timeout is a number of seconds greater than 0; no {timeout!r}")
+    return timeout
 
 
 def _check_size(received: bytearray) -> None:

@@ -13,7 +13,14 @@ import httpx
 
 from hsm_msl.msl.client import MslClient
 from hsm_msl.msl.conversation import Deliver, Message, Receive, Response, Sent, Transmit, Wait
-from hsm_msl.service.http_client import DEFAULT_TIMEOUT, TransportError, WaitTimeoutError, checked, refused
+from hsm_msl.service.http_client import (
+    DEFAULT_TIMEOUT,
+    TransportError,
+    WaitTimeoutError,
+    checked,
+    checked_timeout,
+    refused,
+)
 from hsm_msl.service.http_connections import PatientTransport, limit
 
 _WHOLE_BYTES = 1 << 18
@@ -46,13 +53,14 @@ class HttpStreamClient:
             renewal.
 
     Raises:
-        TransportError: the URL cannot be used.
+        UrlError: the URL cannot be used.
+        UsageError: the timeout cannot be used.
     """
 
     def __init__(self, client: MslClient, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._client = client
         self._url = checked(url)
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._http = httpx.Client(timeout=timeout, trust_env=False, transport=PatientTransport())
 
     def __enter__(self) -> Self:

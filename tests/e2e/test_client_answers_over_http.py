@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from hsm_msl.errors import HsmMslError, MslError, TruncatedMessageError
+from hsm_msl.errors import HsmMslError, MslError, TruncatedMessageError, UsageError
 from hsm_msl.msl.conversation import Message
-from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportError, WaitTimeoutError
+from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportError, UrlError, WaitTimeoutError
 from hsm_msl.service.http_stream import HttpStreamClient
 from msl_world import World, secret
 
@@ -255,6 +255,20 @@ def test_a_kept_connection_waits_anew() -> None:
             assert http.request(secret()).payload == b"secret"
         thread.join(20)
     assert len(bodies) == 2
+
+
+@pytest.mark.parametrize("kind", [HttpClient, AsyncHttpClient, HttpStreamClient])
+@pytest.mark.parametrize("timeout", [None, "5", 0, -1, float("nan"), float("inf")])
+def test_what_is_no_timeout_is_refused_at_once(kind: Callable[..., object], timeout: object) -> None:
+    with pytest.raises(UsageError, match="seconds greater than 0"):
+        kind(World().client().engine, "http://127.0.0.1/", timeout=timeout)
+
+
+@pytest.mark.parametrize("kind", [HttpClient, AsyncHttpClient, HttpStreamClient])
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_what_is_no_port_is_refused_at_once(kind: Callable[..., object], port: int) -> None:
+    with pytest.raises(UrlError, match="ports are 1 to 65535"):
+        kind(World().client().engine, f"http://127.0.0.1:{port}/")
 
 
 def test_a_waiter_whose_loop_is_gone_harms_nobody() -> None:
