@@ -10,7 +10,9 @@ from contextlib import contextmanager
 import httpcore
 import httpx
 
-LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+# Many servers close an idle connection after 5 s, the expiry of httpx too: a client that sends every 5 s would send
+# into connections that are being closed, and a message whose delivery is unknown cannot simply be sent again.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
 
 
 class PatientTransport(httpx.BaseTransport):

@@ -228,33 +228,81 @@ def test_a_payload_takes_its_time() -> None:
     assert b"".join(pieces) == long.payload
 
 
-def test_a_kept_connection_waits_anew() -> None:
-    """The time of an answer is over when the next request is sent, and does not count for it."""
-    world = World()
+@contextmanager
+def keeping(world: World) -> Iterator[tuple[str, list[int]]]:
+    """Keep every connection open; give the URL and how many requests came over each."""
     engine = world.server()
-    bodies: list[bytes] = []
+    counts: list[int] = []
 
-    def run() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            for _ in range(2):
+    def serve(connection: socket.socket, number: int) -> None:
+        with connection, suppress(ConnectionError):
+            while True:
                 head, _, body = _until(connection, b"\r\n\r\n")
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
                 while len(body) < length:
                     body += connection.recv(65536)
-                bodies.append(body)
+                counts[number] += 1
                 connection.sendall(plain(engine.handle(body)))
 
+    def run() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                counts.append(0)
+                threads.append(threading.Thread(target=serve, args=(connection, len(counts) - 1)))
+                threads[-1].start()
+
+    threads = [threading.Thread(target=run)]
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=run)
-        thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        with HttpClient(world.client("PSK").engine, url, timeout=0.5) as http:
-            assert http.request(secret()).payload == b"secret"
-            time.sleep(0.6)
-            assert http.request(secret()).payload == b"secret"
-        thread.join(20)
-    assert len(bodies) == 2
+        threads[0].start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", counts
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(20)
+
+
+def test_a_kept_connection_waits_anew() -> None:
+    """The time of an answer is over when the next request is sent, and does not count for it."""
+    world = World()
+    with keeping(world) as (url, counts), HttpClient(world.client("PSK").engine, url, timeout=0.5) as http:
+        assert http.request(secret()).payload == b"secret"
+        time.sleep(0.6)
+        assert http.request(secret()).payload == b"secret"
+    assert counts == [2]
+
+
+def twice(world: World, url: str, pause: Callable[[], None]) -> None:
+    with HttpClient(world.client("PSK").engine, url) as http:
+        http.request(secret())
+        pause()
+        http.request(secret())
+
+
+def twice_on_a_loop(world: World, url: str, pause: Callable[[], None]) -> None:
+    async def run() -> None:
+        async with AsyncHttpClient(world.client("PSK").engine, url) as http:
+            await http.request(secret())
+            pause()
+            await http.request(secret())
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("client", [twice, twice_on_a_loop])
+@pytest.mark.parametrize(("seconds", "expected"), [(1.0, [2]), (4.5, [1, 1])])
+def test_a_connection_is_given_up_before_servers_close_it(
+    monkeypatch: pytest.MonkeyPatch,
+    client: Callable[[World, str, Callable[[], None]], None],
+    seconds: float,
+    expected: list[int],
+) -> None:
+    world = World()
+    clock = time.monotonic
+    with keeping(world) as (url, counts):
+        client(world, url, lambda: monkeypatch.setattr(time, "monotonic", lambda: clock() + seconds))
+    assert counts == expected
 
 
 @pytest.mark.parametrize("kind", [HttpClient, AsyncHttpClient, HttpStreamClient])

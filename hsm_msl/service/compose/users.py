@@ -12,6 +12,7 @@ from hsm_msl.msl.userauth.external import CarriedUser, ExternalScheme
 from hsm_msl.ports import Authorization
 from hsm_msl.service.circuit_breaker import CircuitBreaker
 from hsm_msl.service.documents import Configuration, ServerConfig
+from hsm_msl.service.http_connections import LIMITS
 from hsm_msl.service.user_service import HttpUserService, Patience
 
 
@@ -36,7 +37,7 @@ def user_services(
     """
     made = []
     for index, section in enumerate(config.document.user_services):
-        client = closing.enter_context(httpx.Client(trust_env=False))
+        client = closing.enter_context(httpx.Client(trust_env=False, limits=LIMITS))
         try:
             breaker = breakers.setdefault(section.scheme, CircuitBreaker())
             patience = Patience(timeout=section.timeout)

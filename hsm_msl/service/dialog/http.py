@@ -17,6 +17,7 @@ from hsm_msl.dialog.names import MEDIA_TYPE, STREAM_MEDIA_TYPE
 from hsm_msl.errors import HsmMslError, LimitExceededError
 from hsm_msl.service.dialog.frames import MAX_BODY, frame, unframe
 from hsm_msl.service.dialog.node import DialogNode
+from hsm_msl.service.http_connections import LIMITS
 from hsm_msl.service.watch.health_pages import Pulse
 
 _LOG = logging.getLogger("hsm_msl.dialog")
@@ -156,7 +157,7 @@ class HttpTransport:
 
     def __init__(self, *, timeout: float = 10.0, client: httpx.AsyncClient | None = None) -> None:
         # Proxies and passwords of the environment are for browsing; packets go where they were told to go.
-        self._client = client or httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._client = client or httpx.AsyncClient(timeout=timeout, trust_env=False, limits=LIMITS)
         self._timeout = timeout
 
     async def deliver(self, url: str, packets: Sequence[bytes]) -> list[bytes]:
