@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -86,7 +86,9 @@ class ClientState:
         """Return the session of the newest master token, or None. Raises StoreError, BackendError."""
         with self._mutex:
             newest: Session | None = None
-            for stored in self._store.master_tokens():
+            kept = self._store.master_tokens()
+            self._forget_others({stored.key for stored in kept})
+            for stored in kept:
                 session = self._session(stored)
                 if session is not None and (
                     newest is None or session.master_token.is_newer_than(newest.master_token)
@@ -280,6 +282,13 @@ class ClientState:
     def _remove(self, key: MasterTokenKey) -> None:
         self._store.remove_master_token(key)
         self._sessions.pop(key, None)
+
+    def _forget_others(self, kept: Set[MasterTokenKey]) -> None:
+        """Forget what another process with this store has removed: session keys are not to outlive their token."""
+        for key in self._sessions.keys() - kept:
+            del self._sessions[key]
+        for serial in self._messages.keys() - {key.serial_number for key in kept}:
+            del self._messages[serial]
 
     def _session(self, stored: StoredMasterToken) -> Session | None:
         known = self._sessions.get(stored.key)

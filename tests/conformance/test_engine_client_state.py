@@ -9,9 +9,11 @@ import pytest
 from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.tokens.service_token import make_service_token
+from hsm_msl.stores.client_memory import MemoryClientStore
 from hsm_msl.wire.limits import MAX_LONG
 from msl_messages import session, user_id_token
 from msl_world import ADA, World
+from object_graph import walk
 
 
 @pytest.fixture
@@ -147,3 +149,18 @@ def test_the_later_expiration_is_newer(world: World) -> None:
     assert second.is_newer_than(first)
     assert not first.is_newer_than(second)
     assert not first.is_newer_than(first)
+
+
+def test_what_another_process_removed_is_forgotten_with_its_session_keys(world: World) -> None:
+    """Two states over one store are two processes that share a durable client."""
+    context, store = world.client("PSK").context, MemoryClientStore()
+    state = ClientState(context, store)
+    made = session(world.context, "psk-client")
+    own = Session(context.master_tokens.parse(made.wire), made.context)
+    state.add_session(own, None)
+    state.count_message(own.master_token)
+    assert state.newest() == own
+    ClientState(context, store).remove_session(own.master_token)
+    assert state.newest() is None
+    assert not any(item is own.context for item, _ in walk(state))
+    assert state.messages(own.master_token) == 0
