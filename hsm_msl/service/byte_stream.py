@@ -132,6 +132,7 @@ class ByteStreamClient:
         deliver: Callable[[bytes], None],
     ) -> tuple[_T, Sending | None]:
         sending: Sending | None = None
+        between = False
         try:
             step = next(conversation)
             while True:
@@ -139,9 +140,11 @@ class ByteStreamClient:
                 if isinstance(step, Transmit):
                     if sending is not None:
                         self.close()
+                    between = self._connection is not None
                     sending = Sending(self._open(), step.pieces)
                 elif isinstance(step, Receive):
-                    answer = receive_from(self._open())
+                    answer = (_past_space if between else receive_from)(self._open())
+                    between = False
                 elif isinstance(step, Deliver):
                     deliver(step.data)
                 else:
@@ -201,6 +204,14 @@ class Sending:
             self._failed = True
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
+
+
+def _past_space(connection: socket.socket) -> bytes:
+    """Return what follows the white space that may stand between two messages, or empty bytes at the end."""
+    while data := receive_from(connection):
+        if begun := data.lstrip(b" \t\r\n"):
+            return begun
+    return b""
 
 
 def _drain(connection: socket.socket) -> None:

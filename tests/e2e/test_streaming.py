@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -25,6 +26,7 @@ from hsm_msl.service.http_client import AsyncHttpClient, HttpClient, TransportEr
 from hsm_msl.service.http_stream import HttpStreamClient
 from hsm_msl.service.peer_stream import PeerStream
 from hsm_msl.service.streaming import StreamingMslApplication
+from hsm_msl.wire.tokenizer import Tokenizer
 from msl_messages import Observer, seal_chunk
 from msl_peers import peer
 from msl_world import Device, World
@@ -316,6 +318,43 @@ def test_an_empty_chunk_behind_the_answer_to_a_handshake_is_passed_over(world: W
         listening.close()
         thread.join(20)
     assert (response.pairs, sink.length) == (2, 17)
+
+
+def test_white_space_between_two_messages_is_passed_over(world: World) -> None:
+    """It may well come after the client has taken the message in front of it."""
+    server = world.server()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = ByteStreamClient(
+            uncompressed(world).engine, lambda: socket.create_connection(listening.getsockname(), 20)
+        )
+        taken: list[bytes] = []
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(client.request, Message(b"one"), taken.append)
+            connection, _ = listening.accept()
+            connection.settimeout(20)
+            with connection:
+                for space in (b" ", b"\r\n\t"):
+                    connection.sendall(server.handle(_whole_message(connection)))
+                    asked.result(20)
+                    connection.sendall(space)
+                    asked = pool.submit(client.request, Message(b"two"), taken.append)
+                connection.sendall(server.handle(_whole_message(connection)))
+                asked.result(20)
+        client.close()
+    assert taken == [b"one", b"two", b"two"]
+
+
+def _whole_message(connection: socket.socket) -> bytes:
+    """Read a request of a header and one chunk."""
+    tokenizer, data = Tokenizer(), b""
+    objects = 0
+    while objects < 2:
+        piece = connection.recv(65536)
+        tokenizer.feed(piece)
+        data += piece
+        while tokenizer.next_object() is not None:
+            objects += 1
+    return data
 
 
 @pytest.mark.soak
