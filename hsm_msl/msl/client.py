@@ -210,6 +210,7 @@ class MslClient:
                 header = yield from _header(reader)
                 if isinstance(header, ErrorHeader):
                     failure = header
+                    self._recovery.check_id(sent.header, header)
                     self._check_sender(header)
                     repeated = self._recovery.plan(message, sent.header, header)
                     if repeated is None:

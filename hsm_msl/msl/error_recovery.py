@@ -35,23 +35,33 @@ class ErrorRecovery:
     state: ClientState
     reauthenticate: EntitySource
 
+    def check_id(self, sent: MessageHeader, error: ErrorHeader) -> None:
+        """Check that an error answers this request, before anything else about it (msl-engine section 9).
+
+        Args:
+            sent: the header of the request.
+            error: what came back.
+
+        Raises:
+            MslError: UNEXPECTED_RESPONSE_MESSAGE_ID.
+        """
+        if error.response not in UNMATCHED_ID_CODES and error.message_id != next_long(sent.message_id):
+            raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
+
     def plan(self, message: Message, sent: MessageHeader, error: ErrorHeader) -> Plan | None:
         """Clean up after an error and say how to send again.
 
         Args:
             message: what is being sent.
             sent: the header that was refused.
-            error: the refusal, from the expected sender.
+            error: the refusal, of the right ID and from the expected sender.
 
         Returns:
             The plan of the repetition, or None to give up.
 
         Raises:
-            MslError: UNEXPECTED_RESPONSE_MESSAGE_ID.
             StoreError: the state cannot be changed.
         """
-        if error.response not in UNMATCHED_ID_CODES and error.message_id != next_long(sent.message_id):
-            raise MslError(ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID)
         if error.timestamp is not None:
             self.state.update_remote_time(error.timestamp, self.context.clock())
         recovery = RECOVERIES.get(error.response)

@@ -371,8 +371,12 @@ class PeerConnection:
                 answered = None
                 header = yield from self._stream.header(reader)
                 answered = reader.message_id
-                self._check_sender(header)
-                if isinstance(header, MessageHeader):
+                if isinstance(header, ErrorHeader):
+                    # An error is not answered with an error, so this one is told to nobody.
+                    tells = False
+                    self._recovery.check_id(sent.header, header)
+                    self._check_sender(header)
+                else:
                     self._accept(message, sent, header)
                     outcome = header.peer_master_token
                     if header.key_response is not None:

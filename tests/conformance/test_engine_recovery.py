@@ -311,6 +311,16 @@ def test_case_092_another_sender_than_expected(world: World, error: bool) -> Non
     assert device.state.newest() is None
 
 
+@pytest.mark.parametrize("error", [True, False])
+def test_the_message_id_is_checked_before_the_sender(world: World, error: bool) -> None:
+    """Section 9, steps 1 and 2."""
+    device = world.client("PSK", expected_identity="server2")
+    step = refuse(world, ResponseCode.KEYX_REQUIRED, offset=2) if error else accept(world, offset=2)
+    with pytest.raises(MslError) as caught:
+        device.ask(public(), Script(world, [device], step))
+    assert caught.value.code is ErrorCode.UNEXPECTED_RESPONSE_MESSAGE_ID
+
+
 def test_case_092_the_expected_sender(world: World) -> None:
     device = world.client("PSK", expected_identity="server1")
     server = world.server()
