@@ -12,6 +12,7 @@ from argon2.exceptions import HashingError, InvalidHashError, VerificationError,
 
 from hsm_msl.errors import StoreError, UsageError
 from hsm_msl.ports import Clock, RandomBytes
+from hsm_msl.wire.fields import trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +143,4 @@ class RecentPasswords:
 
 
 def _bytes(password: str) -> bytes:
-    return password.strip().encode("utf-8", "surrogatepass")
+    return trimmed(password).encode("utf-8", "surrogatepass")

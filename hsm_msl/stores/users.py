@@ -16,6 +16,7 @@ from hsm_msl.stores.rows import insert_missing
 from hsm_msl.stores.schema import USERS
 from hsm_msl.stores.sql import Database
 from hsm_msl.stores.text import long_name
+from hsm_msl.wire.fields import trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class UserDirectory:
         Raises:
             StoreError: the users cannot be read or the hash cannot be computed; no verdict.
         """
-        email = email.strip()
+        email = trimmed(email)
         record = self._records.find(email)
         if record is not None and self._recent is not None and self._recent.holds(email, password, record.password):
             return record.identity
@@ -109,18 +110,18 @@ class UserDirectory:
 
     def set_password(self, email: str, password: str) -> None:
         """Give a user another password. Raises UsageError (no such user, blank password), StoreError."""
-        email = email.strip()
+        email = trimmed(email)
         if not self._records.change_password(email, self._passwords.hash(password)):
             raise UsageError(f"there is no user {email!r}")
 
     def remove(self, email: str) -> None:
         """Drop a user; tokens issued before live on unless revoked. Raises UsageError (no such user), StoreError."""
-        email = email.strip()
+        email = trimmed(email)
         if not self._records.remove(email):
             raise UsageError(f"there is no user {email!r}")
 
     def _add(self, email: str, password_hash: str, identity: str | None) -> None:
-        email = email.strip()
+        email = trimmed(email)
         if not email or long_name(email) is not None:
             raise UsageError(f"an email must not be blank or above {MAX_KEY_BYTES} bytes")
         if not self._records.add(UserRecord(email, email if identity is None else identity, password_hash)):

@@ -13,6 +13,7 @@ _Object = Mapping[str, Any]
 _PARSE = ErrorCode.MSL_PARSE_ERROR
 _MIN_INTEGER = -(2**63)
 _MAX_INTEGER = 2**63 - 1
+_WHITE_SPACE = "".join(map(chr, range(0x21)))
 
 
 def string(obj: _Object, name: str, error: ErrorCode = _PARSE) -> str:
@@ -29,6 +30,11 @@ def optional_string(obj: _Object, name: str, error: ErrorCode = _PARSE) -> str |
     if value is None or isinstance(value, str):
         return value
     raise _refused(name, "a string", value, error)
+
+
+def trimmed(text: str) -> str:
+    """Return credentials without white space at both ends, which is U+0000 to U+0020 and nothing else on the wire."""
+    return text.strip(_WHITE_SPACE)
 
 
 def integer(obj: _Object, name: str, error: ErrorCode = _PARSE) -> int:

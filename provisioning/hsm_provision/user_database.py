@@ -10,6 +10,7 @@ from hsm_msl.stores.passwords import Passwords
 from hsm_msl.stores.schema import prepare
 from hsm_msl.stores.sql import Database
 from hsm_msl.stores.users import SqlUserRecords, UserDirectory
+from hsm_msl.wire.fields import trimmed
 from hsm_provision.user_hashes import PutOutcome
 
 
@@ -26,7 +27,7 @@ class UserDatabase:
 
     def known(self, email: str) -> bool:
         """Tell whether a user with this email exists. Raises StoreError."""
-        return self._records.find(email.strip()) is not None
+        return self._records.find(trimmed(email)) is not None
 
     def authenticate(self, email: str, password: str) -> str | None:
         """Return the user's identity when email and password fit together, else None. Raises StoreError."""
@@ -34,7 +35,7 @@ class UserDatabase:
 
     def put(self, email: str, password: str, identity: str) -> None:
         """Create the user or replace password and identity. Raises StoreError, UsageError for blank values."""
-        record = self._records.find(email.strip())
+        record = self._records.find(trimmed(email))
         if record is not None and record.identity == identity:
             self._directory.set_password(email, password)
             return

@@ -11,6 +11,7 @@ from argon2 import Parameters, Type, extract_parameters
 from argon2.exceptions import InvalidHashError
 
 from hsm_msl.errors import ConfigurationError, UsageError
+from hsm_msl.wire.fields import trimmed
 
 COLUMNS = ("email", "hash")
 OPTIONAL = "identity"
@@ -89,7 +90,7 @@ def read_hashed_users(lines: Iterable[bytes], origin: str) -> Iterator[HashedUse
         if fields is None or len(fields) != len(header):
             yield RefusedUser(number, "", f"the line does not have {len(header)} columns")
             continue
-        email, password_hash = fields[0].strip(), fields[1].strip()
+        email, password_hash = trimmed(fields[0]), fields[1].strip()
         problem = hash_problem(password_hash)
         if problem is not None:
             yield RefusedUser(number, email if "$" not in email else "", problem)

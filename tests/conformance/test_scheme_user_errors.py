@@ -124,6 +124,8 @@ ROWS: list[tuple[str, Run, ErrorCode, ResponseCode]] = [
     ),
     ("EMAIL_PASSWORD blank email", password(" \t", PASSWORD), ErrorCode.EMAILPASSWORD_BLANK, USERDATA),
     ("EMAIL_PASSWORD blank password", password(EMAIL, "\r\n "), ErrorCode.EMAILPASSWORD_BLANK, USERDATA),
+    ("EMAIL_PASSWORD control characters", password("\0\x1f", PASSWORD), ErrorCode.EMAILPASSWORD_BLANK, USERDATA),
+    ("EMAIL_PASSWORD no-break space", password("\xa0", PASSWORD), ErrorCode.EMAILPASSWORD_INCORRECT, USERDATA),
     ("EMAIL_PASSWORD wrong", password(EMAIL, "wrong"), ErrorCode.EMAILPASSWORD_INCORRECT, USERDATA),
     (
         "EMAIL_PASSWORD user not permitted",

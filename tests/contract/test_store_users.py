@@ -72,14 +72,14 @@ def test_right_password_gives_the_identity(users: UserDirectory) -> None:
     assert port.authenticate("bob@example.com", "pässwörd €") == "bob@example.com"
 
 
-@pytest.mark.parametrize("wrong", ["", "correct  horse", "Correct horse", "correct horse\0", "\ud800", "x" * 100_000])
+@pytest.mark.parametrize("wrong", ["", "correct  horse", "Correct horse", "correct\0 horse", "\ud800", "x" * 100_000])
 def test_wrong_password_is_none(users: UserDirectory, wrong: str) -> None:
     users.add("ann@example.com", "correct horse")
     assert users.authenticate("ann@example.com", wrong) is None
 
 
 @pytest.mark.parametrize(
-    "unknown", ["", " ", "Ann@example.com", "ann@example.com\0", "ann@example.co", "%", "\ud800", "x" * 100_000]
+    "unknown", ["", " ", "Ann@example.com", "ann\0@example.com", "ann@example.co", "%", "\ud800", "x" * 100_000]
 )
 def test_unknown_email_is_none_after_the_same_work(
     users: UserDirectory, passwords: CountingPasswords, unknown: str
@@ -95,6 +95,15 @@ def test_white_space_at_the_ends_does_not_count(users: UserDirectory) -> None:
     users.add(" ann@example.com\n", " correct horse ")
     assert users.authenticate("ann@example.com", "correct horse") is not None
     assert users.authenticate("\tann@example.com ", "correct horse\r\n") is not None
+    assert users.authenticate("\0ann@example.com\x1f", "correct horse\0") is not None
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u0085", "\u3000"])
+def test_other_white_space_counts(users: UserDirectory, space: str) -> None:
+    users.add("ann@example.com" + space, space + "correct horse")
+    assert users.authenticate("ann@example.com", "correct horse") is None
+    assert users.authenticate("ann@example.com" + space, "correct horse") is None
+    assert users.authenticate("ann@example.com" + space, space + "correct horse") is not None
 
 
 def test_only_argon2id_text_is_stored(users: UserDirectory, records: UserRecords) -> None:

@@ -52,7 +52,7 @@ class EmailPasswordScheme:
         check_entity_for_users(self.authorization, identity, NAME)
         if not isinstance(data.parsed, tuple):
             raise UsageError("not EMAIL_PASSWORD data")
-        email, password = (value.strip() for value in data.parsed)
+        email, password = (fields.trimmed(value) for value in data.parsed)
         if not email or not password:
             raise MslError(ErrorCode.EMAILPASSWORD_BLANK)
         if self.attempts is None:
