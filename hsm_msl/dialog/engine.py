@@ -26,6 +26,8 @@ from hsm_msl.ports.dialog_records import DialogStore, DialogTransaction, Endpoin
 
 PROBE_AGAIN = 4.0
 _PASS = 64
+_AT_REST = b"at rest"
+_DOUBT = "last abrupt end of "
 _OF_ONE_DIALOG = (DialogError, DataRejectedError, ConfigurationError, KeyPolicyError, MechanismUnsupportedError)
 """What goes wrong for reasons of one dialog, its binding or its peer's certificate."""
 
@@ -151,22 +153,33 @@ class DialogEngine:
         """Let new session keys for a service use a new key exchange key. Raises StoreError."""
         tx.retire_keks(self.context.local.name, remote)
 
-    def check_incarnation(self, node: str, mirror: IncarnationMirror) -> bool:
+    def check_incarnation(
+        self, node: str, mirror: IncarnationMirror, *, starting: bool = False, resting: bool = False
+    ) -> bool:
         """Compare the store's incarnation with its mirror and renew both; call at start and every minute.
 
         After a restore of the store from a backup the two differ: every dialog that may still send then begins a
         generation far ahead and asks its peer where it stands before it sends (section 8). A crash between the two
         writes has the same effect and harms nothing.
 
+        A state of the store that is younger than the last renewal cannot be told from the present one, so a process
+        that starts after one that did not come to rest lets each dialog do the same before it next sends.
+
         Args:
             node: name of this process's mirror.
             mirror: the value kept outside the backup.
+            starting: whether nothing was sealed in this process yet.
+            resting: whether nothing more will be.
 
         Returns whether a restore was seen. Raises StoreError, BackendError.
         """
-        value = self.context.random(ID_SIZE)
+        value = self.context.random(ID_SIZE) + (_AT_REST if resting else b"")
+        mirrored = mirror.read()
+        abrupt = starting and mirrored is not None and not mirrored.endswith(_AT_REST)
         with self.context.store.transaction() as tx:
-            restored = tx.incarnation(node) != mirror.read()
+            if abrupt:
+                tx.set_incarnation(_DOUBT + self.context.local.name, str(self.context.clock()).encode())
+            restored = tx.incarnation(node) != mirrored
             if restored:
                 for dialog, side in tx.open_sides(self.context.local.name):
                     state = tx.endpoint(dialog, side)
@@ -176,7 +189,16 @@ class DialogEngine:
                         tx.save_endpoint(state)
             tx.set_incarnation(node, value)
         mirror.write(value)
+        if starting:
+            self.learn_doubts()
         return restored
+
+    def learn_doubts(self) -> None:
+        """Learn which keys are too old to seal under; for a process that seals and is no node. Raises StoreError."""
+        with self.context.store.reading() as tx:
+            since = tx.incarnation(_DOUBT + self.context.local.name)
+        if since is not None:
+            self._sender.distrust(float(since))
 
     def _acknowledge(self, tx: DialogTransaction, state: EndpointRecord, outcome: Outcome, now: float) -> None:
         """Tell the peer what the application has taken; where that fails, its next transmission asks again."""
@@ -198,7 +220,7 @@ class DialogEngine:
             return
         if state.ack_due:
             self._acknowledge(tx, state, outcome, now)
-        if state.recovering == 1:
+        if state.recovering == 1 and now >= state.probe_at:
             self._sender.recover(tx, state, now)
         self._sender.flush(tx, state, outcome, now)
         if state.state in FINAL:
@@ -219,6 +241,6 @@ class DialogEngine:
             state.probe_at = now + PROBE_AGAIN
             if probe is not None:
                 outcome.outgoing.append(Outgoing(state.remote, probe))
-        elif state.recovering == 1:
+        elif state.recovering == 1 and now >= state.probe_at:
             state.probe_at = now + PROBE_AGAIN
         self._lifecycle.timer(state, policy)

@@ -24,6 +24,7 @@ from hsm_msl.dialog.names import (
     MAX_FRAGMENTS,
     MAX_NAME,
     PLAIN,
+    RECOVERY_INTERVAL,
     RECOVERY_JUMP,
     RETRY_FIRST,
     RETRY_LAST,
@@ -62,6 +63,15 @@ class Sender:
         self._outbound = outbound
         self._sealer = sealer
         self._lifecycle = lifecycle
+        self._distrusted = 0.0
+
+    def distrust(self, before: float) -> None:
+        """Seal nothing under keys made before a time: the store may have forgotten what was sealed under them.
+
+        Args:
+            before: seconds since the Unix epoch.
+        """
+        self._distrusted = before
 
     def send(self, tx: DialogTransaction, dialog: bytes, side: int, messages: Sequence[tuple[str, bytes]]) -> int:
         """Accept messages in order; they are sealed and stored in the caller's transaction and travel after it.
@@ -149,6 +159,8 @@ class Sender:
 
     def flush(self, tx: DialogTransaction, state: EndpointRecord, outcome: Outcome, now: float) -> None:
         """Seal messages that waited, when they can be sealed now. Raises as ``send``."""
+        if state.queued:
+            self._doubt(state, now)
         if not state.queued or state.recovering:
             return
         found = self._recipient(tx, state, now)
@@ -234,6 +246,7 @@ class Sender:
         now = self._lifecycle.now(state)
         if now > state.expires_at:
             raise DialogClosedError("the dialog's lifetime is over")
+        self._doubt(state, now)
         found = self._recipient(tx, state, now)
         if found is None or state.queued or state.recovering:
             for kind, message_type, body in pending:
@@ -244,6 +257,12 @@ class Sender:
         self._lifecycle.timer(state, found[0].policy if found is not None else None)
         tx.save_endpoint(state)
         return last
+
+    def _doubt(self, state: EndpointRecord, now: float) -> None:
+        if state.out_generation and not state.recovering and state.out_since <= self._distrusted:
+            state.recovering = 1
+            # A process that is killed again and again must not use up the shifts that the peer puts up with.
+            state.probe_at = max(now, state.out_since + RECOVERY_INTERVAL)
 
     def _queue(
         self, tx: DialogTransaction, state: EndpointRecord, kind: Kind, message_type: str | None, body: bytes

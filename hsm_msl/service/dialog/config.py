@@ -63,7 +63,7 @@ class ServiceSection(Section, frozen=True, kw_only=True):
         encryption_certificate: file of its certificate.
         storage_key: label of the AES key that wraps what rests in the database.
         retired: earlier encryption keys.
-        node: name of this process among those that share the database.
+        node: name of this process among those that share the database; no two may run under one name.
         incarnation: file outside the database's backup by which a restore is noticed.
     """
 

@@ -28,6 +28,7 @@ class DialogConsole:
         self._engine = composed.engine
         self._store = composed.store
         self._name = composed.engine.context.local.name
+        self._engine.learn_doubts()
 
     def find(self, tx: DialogTransaction, prefix: str) -> EndpointRecord:
         """Return the dialog whose id starts with hexadecimal digits. Raises UsageError unless there is one."""

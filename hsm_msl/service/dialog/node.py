@@ -106,7 +106,7 @@ class DialogNode:
     async def start(self) -> None:
         """Check for a restore, then begin to send and to watch the time. Raises StoreError, ConfigurationError."""
         self._loop = asyncio.get_running_loop()
-        await self._renew()
+        await self._renew(starting=True)
         self._tasks = [asyncio.create_task(self._send_forever()), asyncio.create_task(self._tick_forever())]
 
     async def stop(self) -> None:
@@ -118,6 +118,12 @@ class DialogNode:
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        try:
+            await self._renew(resting=True)
+        except HsmMslError as error:
+            _LOG.warning(
+                "every dialog will shift its key before it next sends, since this end is not noted: %s", error
+            )
         self._loop = None
         await self._transport.close()
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
@@ -236,12 +242,15 @@ class DialogNode:
             self._timers.clear()
             elapsed += time.monotonic() - started
 
-    async def _renew(self) -> None:
+    async def _renew(self, *, starting: bool = False, resting: bool = False) -> None:
         if self._mirror is None:
             return
-        if await self._run(self.engine.check_incarnation, self._node, self._mirror):
+        check = functools.partial(self.engine.check_incarnation, starting=starting, resting=resting)
+        if await self._run(check, self._node, self._mirror):
             _LOG.warning(
-                "the database was restored from a backup: every open dialog shifts its key and resynchronises"
+                "the database was restored from a backup, or another process runs as node %r (each needs a"
+                " service.node of its own): every open dialog shifts its key and resynchronises",
+                self._node,
             )
 
     def _deliver(self, outgoing: Sequence[Outgoing]) -> None:
