@@ -12,12 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from starlette.types import Message
 
 from dialog_world import Clock, Service
 from hsm_msl.dialog.names import MAX_PACKET, STREAM_MEDIA_TYPE, Kind, Side
 from hsm_msl.dialog.session import Outgoing
 from hsm_msl.service.dialog.console import DialogConsole
-from hsm_msl.service.dialog.http import HttpTransport
+from hsm_msl.service.dialog.http import DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import QUEUE, DialogNode
 from hsm_msl.service.dialog.view import _plain, _time
 from hsm_msl.stores.dialog_sql import SqlDialogStore
@@ -209,3 +210,50 @@ def test_what_strangers_write_stays_on_its_line() -> None:
     assert _plain("urn:a\x1b[2J\nkind app") == r"urn:a\x1b[2J\nkind app"
     assert _time(2**62) == f"{2**62} seconds after 1970"
     assert _time(0) == datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).isoformat(timespec="seconds")
+
+
+class Stalled:
+    """A request to a node's application, part of whose body has come."""
+
+    def __init__(self, application: DialogApplication, body: bytes) -> None:
+        self._body = body
+        self._rest = asyncio.Event()
+        self.sent: list[Message] = []
+        self.task = asyncio.create_task(self._ask(application))
+
+    async def _ask(self, application: DialogApplication) -> Message:
+        scope = {"type": "http", "method": "POST", "path": "/dialog", "query_string": b"", "headers": [
+            (b"content-type", STREAM_MEDIA_TYPE.encode())]}  # fmt: skip
+
+        async def receive() -> Message:
+            if self._body:
+                body, self._body = self._body, b""
+                return {"type": "http.request", "body": body, "more_body": True}
+            await self._rest.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            self.sent.append(message)
+
+        await application(scope, receive, send)
+        return self.sent[0]
+
+    async def finish(self) -> Message:
+        self._rest.set()
+        return await self.task
+
+
+def test_bodies_in_work_have_bounded_room_and_time(nodes: tuple[DialogNode, DialogNode]) -> None:
+    async def run() -> None:
+        application = DialogApplication(nodes[0], held=100)
+        first = Stalled(application, bytes(60))
+        await asyncio.sleep(0)
+        second = await Stalled(application, bytes(60)).task
+        assert second["status"] == 503
+        assert (b"retry-after", b"1") in second["headers"]
+        assert (await first.finish())["status"] == 204
+        assert (await Stalled(application, bytes(60)).finish())["status"] == 204, "there is room again"
+        late = await Stalled(DialogApplication(nodes[0], seconds=0.01), b"x").task
+        assert late["status"] == 408
+
+    asyncio.run(asyncio.wait_for(run(), 30))

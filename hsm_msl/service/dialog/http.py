@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import httpx
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hsm_msl.dialog.cache import RateLimit
 from hsm_msl.dialog.names import MEDIA_TYPE, STREAM_MEDIA_TYPE
 from hsm_msl.errors import HsmMslError, LimitExceededError
+from hsm_msl.service.asgi import late
 from hsm_msl.service.dialog.frames import MAX_BODY, frame, unframe
 from hsm_msl.service.dialog.node import DialogNode
 from hsm_msl.service.http_connections import LIMITS
@@ -23,6 +26,20 @@ from hsm_msl.service.watch.health_pages import Pulse
 _LOG = logging.getLogger("hsm_msl.dialog")
 
 PATH = "/dialog"
+
+BODY_SECONDS = 30.0
+"""How long a sender may take until the body of a request has come in."""
+
+BODIES_HELD = 8 * MAX_BODY
+"""Bytes of the bodies of all requests in work."""
+
+
+class _CrowdedError(Exception):
+    """The bodies of other requests fill the memory that is set apart for them."""
+
+
+class _LateError(Exception):
+    """The body of a request does not come in."""
 
 
 class DialogApplication:
@@ -34,6 +51,8 @@ class DialogApplication:
         health: path prefix of the health pages.
         inner: the application for every other path, such as the MSL server's; None answers 404.
         per_second: requests of one source per second before it is asked to slow down.
+        seconds: how long the body of a request may take to come in.
+        held: most bytes of the bodies of all requests in work; who comes with more is asked to come again.
         close: called when the node has stopped.
         pulse: watches the event loop the node runs on.
     """
@@ -46,6 +65,8 @@ class DialogApplication:
         health: str = "/health",
         inner: ASGIApp | None = None,
         per_second: int = 2000,
+        seconds: float = BODY_SECONDS,
+        held: int = BODIES_HELD,
         close: Callable[[], None] | None = None,
         pulse: Pulse | None = None,
     ) -> None:
@@ -54,6 +75,8 @@ class DialogApplication:
         self._live, self._ready = f"{health}/live", f"{health}/ready"
         self._inner = inner
         self._limit = RateLimit(per_second, 1.0)
+        self._seconds = seconds
+        self._room = held
         self._close = close
         self._pulse = pulse
 
@@ -78,14 +101,23 @@ class DialogApplication:
         source = str((scope.get("client") or ("",))[0]).encode()
         if not self._limit.allow(source, time.monotonic()):
             return PlainTextResponse("slow down\n", 429, {"retry-after": "1"})
-        request = Request(scope, receive)
         try:
-            body = await _body(request)
-            packets = unframe(request.headers.get("content-type", ""), body)
+            async with self._body(Request(scope, receive)) as body:
+                return await self._received(Headers(scope=scope).get("content-type", ""), body)
         except ClientDisconnect:
             return None
+        except _CrowdedError:
+            return PlainTextResponse("too much at a time\n", 503, {"retry-after": "1", "connection": "close"})
+        except _LateError:
+            return late(self._seconds, {})
         except LimitExceededError as error:
-            return PlainTextResponse(f"{error}\n", 413, {"connection": "close"})
+            return _too_large(error)
+
+    async def _received(self, media_type: str, body: bytes) -> Response:
+        try:
+            packets = unframe(media_type, body)
+        except LimitExceededError as error:
+            return _too_large(error)
         except HsmMslError as error:
             return PlainTextResponse(f"{error}\n", 400)
         except ValueError:
@@ -98,8 +130,33 @@ class DialogApplication:
             return PlainTextResponse("temporarily out of service\n", 503, {"retry-after": "1"})
         if not replies:
             return Response(status_code=204)
-        media_type, content = frame(replies)
-        return Response(content, media_type=media_type)
+        kind, content = frame(replies)
+        return Response(content, media_type=kind)
+
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the body of a request; its bytes count as held until the block ends."""
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > MAX_BODY:
+            raise LimitExceededError("body too large")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    async for part in request.stream():
+                        size += len(part)
+                        self._room -= len(part)
+                        if size > MAX_BODY:
+                            raise LimitExceededError("body too large")
+                        if self._room < 0:
+                            raise _CrowdedError
+                        parts.append(part)
+            except TimeoutError:
+                raise _LateError from None
+            yield b"".join(parts)
+        finally:
+            self._room += size
 
     async def _page(self, path: str) -> Response:
         if path == self._live:
@@ -147,6 +204,10 @@ class DialogApplication:
                 return
 
 
+def _too_large(error: LimitExceededError) -> Response:
+    return PlainTextResponse(f"{error}\n", 413, {"connection": "close"})
+
+
 class HttpTransport:
     """Posts packets to other services (``Transport``).
 
@@ -187,17 +248,3 @@ async def _whole(answer: httpx.Response) -> bytes:
         if len(content) > MAX_BODY:
             raise LimitExceededError("answer too large")
     return bytes(content)
-
-
-async def _body(request: Request) -> bytes:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BODY:
-        raise LimitExceededError("body too large")
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise LimitExceededError("body too large")
-        parts.append(part)
-    return b"".join(parts)
