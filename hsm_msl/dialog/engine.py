@@ -102,7 +102,7 @@ class DialogEngine:
             return self._sender.transmit(tx, limit)
 
     def tick(self) -> Outcome:
-        """Do what time demands: lifetimes, policies, probes, waiting messages, tombstones.
+        """Do what time demands, of some dialogs: lifetimes, policies, probes, waiting messages, tombstones.
 
         A dialog with which something is wrong is told of and looked at again later; it holds up no other.
 
@@ -119,9 +119,9 @@ class DialogEngine:
         with store.transaction() as tx:
             # In the order in which packets lock their dialogs, so that two nodes never wait for each other.
             due = sorted(tx.attention(self.context.local.name, now, _PASS))
-            tx.purge(now, _PASS)
+            more = tx.purge(now, _PASS) == _PASS or len(due) == _PASS
             if outcome is None:
-                together = Outcome()
+                together = Outcome(more=more)
                 for key in due:
                     self._look_after(tx, key, together)
                 return together
@@ -141,6 +141,7 @@ class DialogEngine:
             outcome.events += alone.events
             outcome.outgoing += alone.outgoing
             outcome.delivered += alone.delivered
+        outcome.more = more
         return outcome
 
     def _look_after(self, tx: DialogTransaction, key: tuple[bytes, int], outcome: Outcome) -> None:

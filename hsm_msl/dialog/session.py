@@ -55,12 +55,16 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a call: packets to send now that the transaction is committed, and events."""
+    """What came of a call: packets to send now that the transaction is committed, and events.
+
+    ``more`` says that a pass came to its limit, and the next one has something to do at once.
+    """
 
     replies: list[bytes] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     delivered: int = 0
+    more: bool = False
 
     def note(self, name: str, dialog: bytes = bytes(ID_SIZE), detail: str = "") -> None:
         """Add an event."""

@@ -257,3 +257,32 @@ def test_bodies_in_work_have_bounded_room_and_time(nodes: tuple[DialogNode, Dial
         assert late["status"] == 408
 
     asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_tick_goes_on_while_dialogs_are_due(
+    nodes: tuple[DialogNode, DialogNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsm_msl.service.dialog.node.TICK", 3600.0)
+    here = nodes[0]
+    with here.store.transaction() as tx:
+        for _ in range(200):
+            here.engine.begin(tx, B, lifetime=10)
+    clock = here.engine.context.clock()
+
+    def left() -> int:
+        with here.store.reading() as tx:
+            return len(tx.endpoints(A, limit=1000))
+
+    async def run(seconds: float) -> None:
+        object.__setattr__(here.engine.context, "clock", lambda: clock + seconds)
+        here.wake()
+        async with asyncio.timeout(30):
+            while left() if seconds > 20 else here.engine.counted["failed"] < 200:
+                await asyncio.sleep(0.02)
+
+    async def both() -> None:
+        async with here:
+            await run(20)  # their lifetime is over
+            await run(1000)  # nobody asks for them any more
+
+    asyncio.run(both())

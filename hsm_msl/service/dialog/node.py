@@ -228,8 +228,12 @@ class DialogNode:
         elapsed = 0.0
         while True:
             try:
-                outcome = await self._run(self.engine.tick)
-                await self._after(outcome)
+                deadline = time.monotonic() + TICK
+                more = True
+                while more and time.monotonic() < deadline:
+                    outcome = await self._run(self.engine.tick)
+                    await self._after(outcome)
+                    more = outcome.more
                 if elapsed >= RENEWAL:
                     await self._renew()
                     elapsed = 0.0
