@@ -301,8 +301,8 @@ class DialogTransaction(Protocol):
     def trim(self, dialog: bytes, side: int, below: int) -> None:
         """Delete taken messages below a sequence number."""
 
-    def waiting(self, local: str, limit: int) -> Sequence[tuple[bytes, int]]:
-        """Name sides with messages or a final event the application has not taken."""
+    def waiting(self, local: str, limit: int, after: tuple[bytes, int] = (b"", 0)) -> Sequence[tuple[bytes, int]]:
+        """Name sides with messages or a final event the application has not taken, in order, from behind one on."""
 
     def add_queued(self, row: QueuedRow) -> None:
         """Keep a message that cannot be sealed yet."""

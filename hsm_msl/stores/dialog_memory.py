@@ -163,12 +163,13 @@ class MemoryDialogTransaction(MemoryKeyRows):
         for key in [key for key, row in table.items() if key[0] < below and not row.core]:
             self._drop(table, key)
 
-    def waiting(self, local: str, limit: int) -> Sequence[tuple[bytes, int]]:
-        """Name sides with messages or a final event the application has not taken."""
+    def waiting(self, local: str, limit: int, after: tuple[bytes, int] = (b"", 0)) -> Sequence[tuple[bytes, int]]:
+        """Name sides with messages or a final event the application has not taken, in order."""
         return [
             key
-            for key, found in self._t.endpoints.items()
+            for key, found in sorted(self._t.endpoints.items())
             if found.local == local
+            and key > after
             and (found.taken + 1 < found.next_in or (found.state == "FAILED" and not found.told))
         ][:limit]
 

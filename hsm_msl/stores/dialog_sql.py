@@ -53,7 +53,9 @@ _LIST = _LIST.order_by(_E.dialog, _E.side).limit(bindparam("n"))
 _ATTENTION = select(_E.dialog, _E.side).where(_E.local == bindparam("l"), _E.attention_at <= bindparam("now"), LIVE)
 _ATTENTION = _ATTENTION.order_by(_E.attention_at).limit(bindparam("n"))
 _OPEN = select(_E.dialog, _E.side).where(_E.local == bindparam("l"), LIVE).order_by(_E.dialog, _E.side)
-_WAITING = select(_E.dialog, _E.side).where(_E.local == bindparam("l"), UNTAKEN).limit(bindparam("n"))
+_BEHIND = or_(_E.dialog > bindparam("d"), and_(_E.dialog == bindparam("d"), _E.side > bindparam("s")))
+_WAITING = select(_E.dialog, _E.side).where(_E.local == bindparam("l"), UNTAKEN, _BEHIND)
+_WAITING = _WAITING.order_by(_E.dialog, _E.side).limit(bindparam("n"))
 
 _ADD_OUTBOX = insert(OUTBOX)
 _ACK_BELOW = delete(OUTBOX).where(_of(OUTBOX), _O.seq < bindparam("b"))
@@ -142,9 +144,10 @@ class SqlDialogTransaction(SqlKeyRows):
         """Name every side that still may send."""
         return [(row.dialog, row.side) for row in self._connection.execute(_OPEN, {"l": local})]
 
-    def waiting(self, local: str, limit: int) -> Sequence[tuple[bytes, int]]:
-        """Name sides with messages or a final event the application has not taken."""
-        return [(row.dialog, row.side) for row in self._connection.execute(_WAITING, {"l": local, "n": limit})]
+    def waiting(self, local: str, limit: int, after: tuple[bytes, int] = (b"", 0)) -> Sequence[tuple[bytes, int]]:
+        """Name sides with messages or a final event the application has not taken, in order."""
+        rows = self._connection.execute(_WAITING, {"l": local, "n": limit, "d": after[0], "s": after[1]})
+        return [(row.dialog, row.side) for row in rows]
 
     def add_outbox(self, rows: Sequence[OutboxRow]) -> None:
         """Insert sealed fragments."""

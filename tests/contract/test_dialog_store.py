@@ -233,6 +233,8 @@ def test_waiting_names_what_the_application_has_not_taken(store: DialogStore) ->
     world.settle()
     with store.reading() as tx:
         assert tx.waiting(world.b.name, 9) == [(dialog, TARGET)]
+        assert tx.waiting(world.b.name, 9, (dialog, INIT)) == [(dialog, TARGET)]
+        assert tx.waiting(world.b.name, 9, (dialog, TARGET)) == []
     world.b.bodies(dialog, TARGET)
     world.b.fail(dialog, TARGET)
     with store.reading() as tx:

@@ -19,7 +19,7 @@ from hsm_msl.dialog.names import MAX_PACKET, STREAM_MEDIA_TYPE, Kind, Side
 from hsm_msl.dialog.session import Outgoing
 from hsm_msl.service.dialog.console import DialogConsole
 from hsm_msl.service.dialog.http import DialogApplication, HttpTransport
-from hsm_msl.service.dialog.node import QUEUE, DialogNode
+from hsm_msl.service.dialog.node import BATCH, QUEUE, DialogNode
 from hsm_msl.service.dialog.view import _plain, _time
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
@@ -286,3 +286,18 @@ def test_a_tick_goes_on_while_dialogs_are_due(
             await run(1000)  # nobody asks for them any more
 
     asyncio.run(both())
+
+
+def test_dialogs_nobody_takes_from_keep_no_other_from_arriving(nodes: tuple[DialogNode, DialogNode]) -> None:
+    async def run() -> None:
+        here, there = nodes
+        async with here, there:
+            begun = {(await here.begin(B)).identifier for _ in range(BATCH + 5)}
+            for identifier in begun:
+                await here.dialog(identifier, Side.INITIATOR).send("n", b"x")
+                await arrived(there, identifier, 2)
+            turns = [[dialog.identifier for dialog in await there.waiting()] for _ in range(2)]
+            assert set(turns[0] + turns[1]) == begun
+            assert all(len(set(turn)) == BATCH for turn in turns)
+
+    asyncio.run(run())

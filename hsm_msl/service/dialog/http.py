@@ -168,7 +168,7 @@ class DialogApplication:
     async def _unready(self) -> Response | None:
         """Return the answer of a service whose dialogs have no database now."""
         try:
-            await self._node.waiting()
+            await self._node.probe()
         except HsmMslError as error:
             return JSONResponse({"status": "out of service", "reason": type(error).__name__}, 503)
         return None

@@ -93,6 +93,7 @@ class DialogNode:
         self._flights: set[asyncio.Task[None]] = set()
         self._lanes: dict[str, asyncio.Semaphore] = {}
         self._aloft: dict[str, int] = {}
+        self._shown = (b"", 0)
 
     async def __aenter__(self) -> DialogNode:
         """Start; see ``start``."""
@@ -138,10 +139,24 @@ class DialogNode:
         return Dialog(self, identifier, side)
 
     async def waiting(self) -> list[Dialog]:
-        """Return dialogs with messages nobody has taken. Raises StoreError."""
-        name = self.engine.context.local.name
-        found = await self.transact(lambda tx: tx.waiting(name, BATCH))
+        """Return some dialogs with messages nobody has taken, the next time others, each in its turn.
+
+        Raises StoreError.
+        """
+        name, shown = self.engine.context.local.name, self._shown
+
+        def turn(tx: DialogTransaction) -> list[tuple[bytes, int]]:
+            found = list(tx.waiting(name, BATCH, shown))
+            return found + [key for key in tx.waiting(name, BATCH - len(found)) if key <= shown]
+
+        found = await self.transact(turn)
+        self._shown = found[-1] if found else shown
         return [Dialog(self, dialog, side) for dialog, side in found]
+
+    async def probe(self) -> None:
+        """Use the store once, in the way that taking messages does. Raises StoreError."""
+        name = self.engine.context.local.name
+        await self.transact(lambda tx: tx.waiting(name, 1))
 
     async def arrivals(self) -> AsyncIterator[Dialog]:
         """Yield dialogs with messages nobody has taken, for ever; a dialog comes again until they are taken."""
