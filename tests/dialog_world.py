@@ -260,11 +260,11 @@ class World:
         return [event.name for event in self.events]
 
 
-def broken_kek(world: World, data: bytes) -> bytes:
+def broken_kek(world: World, data: bytes, end: bytes = b"\1") -> bytes:
     """A first packet whose KEK header cannot be opened although its sender signed for it."""
     packet = parse(data)
     header = parse_kek(packet.ext.kek or b"")
-    broken = msgspec.structs.replace(header, wrapped=bytes(len(header.wrapped) - 1) + b"\1").encode()
+    broken = msgspec.structs.replace(header, wrapped=bytes(len(header.wrapped) - 1) + end).encode()
     pair = parse_pair(packet.ext.pair or b"")
     claim = msgspec.structs.replace(pair.authentication, kek_digest=hashlib.sha256(broken).digest())
     payload = claim.encode()

@@ -90,7 +90,7 @@ class Receiver:
         now = self._context.clock()
         groups: dict[_Key, list[Authentic]] = {}
         wanted: dict[_Key, tuple[Core, bytes | None]] = {}
-        unusable: dict[_Key, str] = {}
+        unusable: dict[_Key, KeyUnusableError] = {}
         for data in datas:
             self._context.counted["received"] += 1
             try:
@@ -110,7 +110,7 @@ class Receiver:
                 outcome.note("key_unusable", core.dialog)
                 wanted[key] = (core, None)
                 if error.sender:
-                    unusable[key] = error.sender
+                    unusable[key] = error
             except BuriedError:
                 groups.setdefault(key, [])
             except PeerRejectedError as error:
@@ -130,7 +130,7 @@ class Receiver:
         self,
         groups: dict[_Key, list[Authentic]],
         wanted: dict[_Key, tuple[Core, bytes | None]],
-        unusable: dict[_Key, str],
+        unusable: dict[_Key, KeyUnusableError],
         outcome: Outcome,
         now: float,
     ) -> None:
@@ -139,7 +139,7 @@ class Receiver:
             # One order for everybody: two nodes that receive the same two dialogs never wait for each other.
             for key in sorted({*groups, *wanted}):
                 core, notice = wanted.get(key, (None, None))
-                self._side(tx, key, groups.get(key, []), core, notice, unusable.get(key, ""), result, now)
+                self._side(tx, key, groups.get(key, []), core, notice, unusable.get(key), result, now)
         outcome.replies += result.replies
         outcome.outgoing += result.outgoing
         outcome.events += result.events
@@ -152,7 +152,7 @@ class Receiver:
         group: list[Authentic],
         wanted: Core | None,
         notice: bytes | None,
-        unusable: str,
+        unusable: KeyUnusableError | None,
         outcome: Outcome,
         now: float,
     ) -> None:
@@ -180,8 +180,9 @@ class Receiver:
             tx.save_endpoint(state)
             return
         state.ack_on_commit = int(binding.ack_mode == "on_commit")
-        if unusable == state.remote:  # anybody may name this dialog beside a key of his own
-            self._count_unusable(tx, state, outcome, now)
+        # Anybody may name this dialog beside a key of his own.
+        if unusable is not None and unusable.sender == state.remote:
+            self._count_unusable(tx, state, unusable.digest, outcome, now)
         work = Applying(self._context, self._lifecycle, tx, state, binding, outcome, now)
         refused: dict[bytes, str] = {}
         for authentic in group:
@@ -293,10 +294,14 @@ class Receiver:
         if tombstone is not None and tombstone.reply and self._context.bare_answers.allow(b"last" + key[0], now):
             outcome.replies.append(tombstone.reply)
 
-    def _count_unusable(self, tx: DialogTransaction, state: EndpointRecord, outcome: Outcome, now: float) -> None:
-        state.key_failures += 1
-        if state.key_failures >= 2:
+    def _count_unusable(
+        self, tx: DialogTransaction, state: EndpointRecord, digest: bytes, outcome: Outcome, now: float
+    ) -> None:
+        """Fail the dialog on the second header that cannot be opened; the first one may come again and again."""
+        mark = int.from_bytes(digest[:7]) | 1
+        if state.key_failures and state.key_failures != mark:
             self._lifecycle.fail(tx, state, Reason.KEY_UNUSABLE, outcome, now)
+        state.key_failures = mark
 
     def _notice(self, core: Core, sender: str, now: float) -> bytes | None:
         local = self._context.local

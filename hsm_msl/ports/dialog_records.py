@@ -18,7 +18,8 @@ class EndpointRecord:
 
     Times are seconds since the Unix epoch; ``out`` is the direction this side sends, ``in`` the other one. With
     ``ack_on_commit`` the peer is told of what the application has taken, ``ack_due`` that it must be told, and
-    ``ack_least`` is what it was told in any case when it came back from a backup.
+    ``ack_least`` is what it was told in any case when it came back from a backup. ``key_failures`` is 0 or tells
+    which header of the peer could not be opened, by the first bits of its digest.
     """
 
     dialog: bytes

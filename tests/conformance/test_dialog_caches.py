@@ -9,7 +9,7 @@ from dialog_world import Service, World, broken_kek
 from hsm_msl.dialog.cache import Cache, RateLimit
 from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.dialog.headers import parse_kek
-from hsm_msl.dialog.names import Kind, Side
+from hsm_msl.dialog.names import Kind, Reason, Side, State
 from hsm_msl.dialog.packet import assemble, parse
 from hsm_msl.stores.dialog_memory import MemoryDialogStore
 
@@ -133,6 +133,21 @@ def test_c23_negative_cache_stops_repeated_unwraps(suite: int) -> None:
     assert world.b.engine.counted["negative_hits"] == 4
     world.deliver(world.b, [data])
     assert world.b.bodies(dialog, TARGET) == [b"x"]
+
+
+def test_only_a_second_header_that_cannot_be_opened_fails_the_dialog() -> None:
+    world = World()
+    dialog = world.open()
+    world.clock.advance(2)
+    world.a.shift(dialog, INIT)
+    world.a.send(dialog, INIT, b"x")
+    (data,) = world.outgoing(world.a)
+    for _ in range(3):
+        world.deliver(world.b, [broken_kek(world, data)])
+        world.clock.advance(61)  # as long as the failure is remembered
+    assert world.b.state(dialog, TARGET).state == State.CONVERSING
+    world.deliver(world.b, [broken_kek(world, data, b"\2")])
+    assert world.b.state(dialog, TARGET).reason == Reason.KEY_UNUSABLE
 
 
 def test_c24_a_forged_header_does_not_poison_the_cache() -> None:
