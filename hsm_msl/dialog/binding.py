@@ -11,7 +11,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from hsm_msl.dialog.issuers import IssuerTrust
+from hsm_msl.dialog.issuers import IssuerTrust, too_small
 from hsm_msl.dialog.names import MAX_NAME
 from hsm_msl.dialog.policy import Policy
 from hsm_msl.dialog.suites import SUITES, BodyCipher
@@ -44,14 +44,16 @@ class CertificateFacts(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(maxsize=1024)
 def certificate_facts(der: bytes) -> CertificateFacts:
-    """Return the facts of a certificate. Raises ConfigurationError when it cannot be read."""
+    """Return the facts of a certificate. Raises ConfigurationError when it cannot be read or its key is too small."""
     try:
         certificate = x509.load_der_x509_certificate(der)
-        public_key = certificate.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        key = certificate.public_key()
+        public_key = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     except ValueError as error:
         raise ConfigurationError("a certificate of a binding cannot be read") from error
+    problem = too_small(key)
+    if problem:
+        raise ConfigurationError(f"a certificate of a binding has {problem}")
     return CertificateFacts(
         hashlib.sha256(der).digest(),
         public_key,

@@ -12,11 +12,13 @@ from typing import Literal
 import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509 import verification
 from cryptography.x509.oid import ObjectIdentifier
 
 from hsm_msl.dialog.errors import CertificateRefusedError
-from hsm_msl.dialog.names import CERTIFICATE_USAGE_OID
+from hsm_msl.dialog.names import CERTIFICATE_USAGE_OID, MIN_RSA_BITS
 from hsm_msl.errors import ConfigurationError
 
 _USAGE = ObjectIdentifier(CERTIFICATE_USAGE_OID)
@@ -97,9 +99,12 @@ def build_chain(trust: IssuerTrust, presented: Sequence[bytes], name: str, use: 
     try:
         certificate, *others = [_load(der) for der in presented]
         subject = set(certificate.subject)
+        problem = too_small(certificate.public_key())
         _check_dates(certificate, now)
     except _UNREADABLE as error:
         raise CertificateRefusedError("the certificate cannot be read") from error
+    if problem:
+        raise CertificateRefusedError(f"the certificate has {problem}")
     try:
         _check_purpose(certificate, name, use, dual_use=trust.dual_use)
     except (x509.ExtensionNotFound, *_UNREADABLE) as error:
@@ -116,6 +121,13 @@ def build_chain(trust: IssuerTrust, presented: Sequence[bytes], name: str, use: 
         max(link.not_valid_before_utc.timestamp() for link in found),
         min(link.not_valid_after_utc.timestamp() for link in found),
     )
+
+
+def too_small(key: CertificatePublicKeyTypes) -> str:
+    """Say what is wrong with the size of a service's public key; empty when nothing is (section 2)."""
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        return f"an RSA key of {key.key_size} bits; {MIN_RSA_BITS} is the least"
+    return ""
 
 
 def _verifier(issuers: tuple[bytes, ...], now: float) -> verification.ClientVerifier:

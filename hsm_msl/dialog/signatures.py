@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
+from hsm_msl.dialog.names import MIN_RSA_BITS
 from hsm_msl.dialog.suites import Suite
 from hsm_msl.ports import SignatureScheme, SigningKey
 
@@ -37,7 +38,7 @@ def verify(public_key: bytes, data: bytes, signature: bytes, suite: Suite) -> bo
     try:
         key = serialization.load_der_public_key(public_key)
         if isinstance(key, rsa.RSAPublicKey):
-            return key.key_size >= 2048 and _verify_rsa(key, data, signature, suite)
+            return key.key_size >= MIN_RSA_BITS and _verify_rsa(key, data, signature, suite)
         if isinstance(key, ec.EllipticCurvePublicKey):
             return _verify_ec(key, data, signature, suite)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
@@ -190,6 +191,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
             Evidence(responses=(ROOT.response(LEAF, by=ROOT.responder("cheat", allowed=False)),)),
         ),
         "is missing",
+    ),
+    "small key": (
+        lambda: judge((ROOT.issue(NAME, rsa.generate_private_key(65537, 1024), "digital_signature"),)),
+        "RSA key of 1024 bits; 2048 is the least",
     ),
     "broken response": (lambda: judge((LEAF,), Evidence(responses=(b"junk",))), "is missing"),
 }

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dialog_authority import Authority
-from dialog_keys import ec_key
+from dialog_keys import certificate, ec_key
 from dialog_world import START
-from hsm_msl.dialog.binding import Binding
+from hsm_msl.dialog.binding import Binding, PinnedCertificate
 from hsm_msl.dialog.context import CacheSizes
 from hsm_msl.errors import ConfigurationError
-from hsm_msl.service.dialog.compose import _sizes, read_binding_section, read_bindings, read_chain
+from hsm_msl.service.dialog.certificates import read_certificate, read_chain, read_presented
+from hsm_msl.service.dialog.compose import _sizes, read_binding_section, read_bindings
 from hsm_msl.service.dialog.config import read_dialog_config
 
 SERVICE = """
@@ -114,3 +116,22 @@ def test_caches_may_be_left_out(tmp_path: Path) -> None:
     assert _sizes(read_dialog_config(path)) == CacheSizes()
     path.write_text(SERVICE + "\n[cache]\nkeks = 0\nsession_keys = 0\nfailures = 0\ncertificates = 0\n")
     assert _sizes(read_dialog_config(path)) == CacheSizes(0, 0, 0, 0)
+
+
+def test_a_chain_that_peers_would_refuse_is_named(directory: Path) -> None:
+    five = (directory / "b.chain").read_bytes() * 3
+    (directory / "own.pem").write_bytes(five[: five.rindex(b"-----BEGIN")])
+    with pytest.raises(ConfigurationError, match=r"own\.pem: holds 5 certificates and peers take 4"):
+        read_presented(directory / "own.pem")
+    assert read_presented(directory / "b.chain") == read_chain(directory / "b.chain")
+
+
+def test_a_small_key_is_named(directory: Path) -> None:
+    small = certificate(rsa.generate_private_key(65537, 1024), "urn:b", START, START + 1)
+    (directory / "small.cer").write_bytes(small)
+    for read in (read_certificate, read_presented):
+        with pytest.raises(ConfigurationError, match=r"small\.cer: .* RSA key of 1024 bits; 2048 is the least"):
+            read(directory / "small.cer")
+    stored = Binding(local="urn:a", remote="urn:b", encryption=(PinnedCertificate(small),))
+    with pytest.raises(ConfigurationError, match="RSA key of 1024 bits"):
+        stored.validate()

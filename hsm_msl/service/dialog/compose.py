@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hsm_msl.backend.any_token import AnyToken
@@ -32,6 +31,7 @@ from hsm_msl.ports import AgreementKey
 from hsm_msl.ports.dialog import UnwrappingKey
 from hsm_msl.service.compose.audit import Occasion, open_journal
 from hsm_msl.service.compose.tokens import Tokens
+from hsm_msl.service.dialog.certificates import read_certificate, read_chain, read_presented
 from hsm_msl.service.dialog.config import BindingSection, DialogConfiguration
 from hsm_msl.service.dialog.revocation import FileEvidence
 from hsm_msl.service.watch.transitions import TokenTransitions
@@ -232,7 +232,7 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
     trust = None
     if section.issuers:
         trust = IssuerTrust(
-            issuers=tuple(read_certificate(config.resolve(name)) for name in section.issuers),
+            issuers=tuple(read_chain(config.resolve(name))[0] for name in section.issuers),
             subject=section.subject,
             revocation=section.revocation,
             dual_use=section.allow_dual_use,
@@ -258,34 +258,14 @@ def read_binding_section(config: DialogConfiguration, section: BindingSection) -
     )
 
 
-def read_certificate(path: Path) -> bytes:
-    """Return the first certificate in a PEM or DER file as DER. Raises ConfigurationError."""
-    return read_chain(path)[0]
-
-
-def read_chain(path: Path) -> tuple[bytes, ...]:
-    """Return the certificates in a PEM file, or the one in a DER file, as DER. Raises ConfigurationError."""
-    try:
-        data = path.read_bytes()
-        if b"-----BEGIN" in data:
-            found = x509.load_pem_x509_certificates(data)
-        else:
-            found = [x509.load_der_x509_certificate(data)]
-        return tuple(certificate.public_bytes(serialization.Encoding.DER) for certificate in found)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ConfigurationError(f"{path}: no certificate in PEM or DER") from None
-
-
 def _local(config: DialogConfiguration, token: AnyToken, instance: bytes) -> LocalService:
     section = config.document.service
     resolve = config.resolve
-    signing = read_chain(resolve(section.signing_certificate))
+    signing = read_presented(resolve(section.signing_certificate))
     signing_cert = signing[0]
     signing_key = token.signing_key(section.signing_key)
     _check_pair(section.signing_key, signing_key.public_key, signing_cert)
-    encryption = read_chain(resolve(section.encryption_certificate))
+    encryption = read_presented(resolve(section.encryption_certificate))
     current = encryption[0]
     opening = {hashlib.sha256(current).digest(): _opening_key(token, section.encryption_key, current)}
     for retired in section.retired:
