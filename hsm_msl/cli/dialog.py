@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hsm_msl.cli.failures import CommandError
+from hsm_msl.service.printable import printable
 
 if TYPE_CHECKING:
     from hsm_msl.service.dialog.console import DialogConsole
@@ -126,7 +127,7 @@ def _receive(
                 what = f"dialog failed: {message.reason.text}"
             if message.error is not None:
                 what += f" {message.error[0]}: {message.error[1]}"
-            typer.echo(f"{message.dialog.hex()[:8]} {message.seq} {what}", nl=False)
+            typer.echo(f"{message.dialog.hex()[:8]} {message.seq} {printable(what)}", nl=False)
             sys.stdout.flush()
             sys.stdout.buffer.write((b": " + message.body if message.body else b"") + b"\n")
             sys.stdout.buffer.flush()

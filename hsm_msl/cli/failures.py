@@ -18,6 +18,7 @@ from hsm_msl.errors import (
     StoreError,
     TruncatedMessageError,
 )
+from hsm_msl.service.printable import printable
 
 USAGE: Final = 2
 FAILED: Final = 1
@@ -62,6 +63,5 @@ def say(text: str) -> None:
 
     What a server says may be part of it, so nothing that a terminal would obey is written as it is.
     """
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
-    sys.stderr.write(f"hsm-msl: {line}\n")
+    sys.stderr.write(f"hsm-msl: {printable(' '.join(text.split()))}\n")
     sys.stderr.flush()

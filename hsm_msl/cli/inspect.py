@@ -12,6 +12,7 @@ from typing import Any
 from hsm_msl.cli.failures import PROTOCOL, CommandError
 from hsm_msl.service.compose.inspection import compose_inspection
 from hsm_msl.service.inspection import Inspector, Report
+from hsm_msl.service.printable import printable
 
 _HEX_TEXT = re.compile(rb"\s*(?:[0-9A-Fa-f]{2}\s*)+\Z")
 _TIMES = frozenset({"timestamp", "renewalwindow", "expiration"})
@@ -88,5 +89,5 @@ def _shown(name: str, value: Any) -> str:
     if name in _TIMES and isinstance(value, int) and 0 <= value <= _LATEST:
         return f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC)"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = printable(text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"

@@ -36,8 +36,8 @@ def test_two_services_from_the_command_line(place: Place) -> None:
         for word in ("pair header:", "key exchange key header:", "session key header:", "chairs", "cause", "start"):
             assert word in shown
         assert place.run("shift", orders, dialog) == "generation 2\n"
-        place.run("send", orders, dialog[:8], "order", "more")
-        assert "order: more" in place.run("receive", stock, "--wait", 30)
+        place.run("send", orders, dialog[:8], "order\x1b[2J", "more")
+        assert r"order\x1b[2J: more" in place.run("receive", stock, "--wait", 30)
         assert "2 operator" in place.run("show", stock, dialog)
         place.run("end", orders, dialog)
         place.run("end", stock, dialog, "--error", 7, "--text", "no chairs")
@@ -169,7 +169,9 @@ def test_what_is_wrong_is_said(place: Place, tmp_path: Path) -> None:
     assert "no dialog of urn:demo:orders with an id that begins with" in place.run("show", config, "ffffffff", code=1)
     assert "cannot be read" in place.run("show", tmp_path / "none.toml", code=78)
     text = config.read_text()
+    (place.directory / "long.pem").write_bytes(5 * (place.directory / "orders.signing.pem").read_bytes())
     for old, new, words in (
+        ("orders.signing.pem", "long.pem", "long.pem: holds 5 certificates"),
         ("orders.kek.v1", "stock.kek.v1", "belongs to another key"),
         ("dialog-demo", "no-such-token", "no-such-token"),
         ('label = "dialog-demo"', 'label = "dialog-demo"\nparameters = "x"', "tokens.demo: initialising"),

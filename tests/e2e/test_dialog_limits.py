@@ -20,7 +20,8 @@ from hsm_msl.dialog.session import Outgoing
 from hsm_msl.service.dialog.console import DialogConsole
 from hsm_msl.service.dialog.http import DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import BATCH, QUEUE, DialogNode
-from hsm_msl.service.dialog.view import _plain, _time
+from hsm_msl.service.dialog.view import _time
+from hsm_msl.service.printable import printable
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
 
@@ -207,7 +208,7 @@ def test_the_console_takes_what_is_read_and_no_more(nodes: tuple[DialogNode, Dia
 
 
 def test_what_strangers_write_stays_on_its_line() -> None:
-    assert _plain("urn:a\x1b[2J\nkind app") == r"urn:a\x1b[2J\nkind app"
+    assert printable("urn:a\x1b[2J\nkind app") == r"urn:a\x1b[2J\nkind app"
     assert _time(2**62) == f"{2**62} seconds after 1970"
     assert _time(0) == datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).isoformat(timespec="seconds")
 

@@ -12,6 +12,7 @@ from hsm_msl.errors import UsageError
 from hsm_msl.ports.dialog_records import BindingRow, DialogTransaction, EndpointRecord
 from hsm_msl.service.dialog.compose import ComposedDialogs
 from hsm_msl.service.dialog.view import Lines, show_endpoint, state_text
+from hsm_msl.service.printable import printable
 
 _LISTED = 1000
 _PAUSE = 0.2
@@ -107,10 +108,8 @@ class DialogConsole:
             for state in self._all(tx):
                 where = "to" if state.side == 0 else "from"
                 waiting = state.next_in - 1 - state.taken
-                yield (
-                    state.dialog.hex(),
-                    (f"{state_text(state):24} {where} {state.remote}" + (f", {waiting} to take" if waiting else "")),
-                )
+                line = f"{state_text(state):24} {where} {printable(state.remote)}"
+                yield state.dialog.hex(), line + (f", {waiting} to take" if waiting else "")
 
     def bindings(self) -> list[BindingRow]:
         """Return the bindings in force. Raises StoreError."""

@@ -11,6 +11,7 @@ from hsm_msl.dialog.headers import parse_dsk, parse_kek, parse_notice, parse_pai
 from hsm_msl.dialog.names import Cause, Kind, Reason, Side, State
 from hsm_msl.dialog.packet import Packet
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
+from hsm_msl.service.printable import printable
 
 Lines = Iterator[tuple[str, str]]
 """Names and values, in order; a name that ends with a colon begins a part."""
@@ -68,10 +69,10 @@ def show_endpoint(tx: DialogTransaction, state: EndpointRecord) -> Lines:
     """Yield where one side of a dialog stands, and the headers of its live keys. Raises StoreError."""
     yield "dialog", state.dialog.hex()
     yield "side", Side(state.side).name.lower()
-    yield "with", _plain(state.remote)
+    yield "with", printable(state.remote)
     yield "state", state_text(state)
     if state.contract:
-        yield "contract", _plain(state.contract)
+        yield "contract", printable(state.contract)
     yield "expires", _time(state.expires_at)
     yield "sending:", ""
     yield "next message", str(state.next_out)
@@ -120,7 +121,7 @@ def _fields(struct: msgspec.Struct, skip: tuple[str, ...] = ()) -> Lines:
             value = value.hex()
         elif name in _TIMES:
             value = _time(value)
-        yield name, _plain(str(value))
+        yield name, printable(str(value))
 
 
 def _time(seconds: float) -> str:
@@ -128,8 +129,3 @@ def _time(seconds: float) -> str:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):
         return f"{seconds:.0f} seconds after 1970"
-
-
-def _plain(text: str) -> str:
-    """Return text of a stranger as it may be written to a terminal: on one line, without control characters."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
