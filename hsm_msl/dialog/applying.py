@@ -129,8 +129,7 @@ class Applying:
                 self._fail(Reason.PROTOCOL)
                 return False
             self.newest = session
-            if core.kind in SEQUENCED and core.seq < session.first_seq and session.cause is not Cause.RECOVERY:
-                self._drop("sequence number below the first of its key")
+            if not self._in_range(packet, session):
                 return False
             if core.kind in SEQUENCED and peer_overdue(self._binding.policy, state, self._now):
                 self._fail(Reason.POLICY_SHIFT_MISSING)
@@ -154,7 +153,14 @@ class Applying:
                 return False
             if known:
                 return True
-        return self._new_generation(session)
+        return self._in_range(packet, session) and self._new_generation(session)
+
+    def _in_range(self, packet: Packet, session: SessionKey) -> bool:
+        core = packet.core
+        if core.kind in SEQUENCED and core.seq < session.first_seq and session.cause is not Cause.RECOVERY:
+            self._drop("sequence number below the first of its key")
+            return False
+        return True
 
     def _same_key(self, session: SessionKey) -> bool:
         """Tell whether a key of the newest generation is the one that is kept; the store is asked once per batch."""

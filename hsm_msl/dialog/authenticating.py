@@ -68,6 +68,8 @@ class Authenticator:
             raise PacketError("packet is for another service")
         if not now - CLOCK_SKEW <= core.expiry <= now + MAX_LIFETIME + CLOCK_SKEW:
             raise PacketError("dialog is out of its dates")
+        if core.kind in SEQUENCED and core.seq == 1 and None in (core.sender, core.receiver):
+            raise PacketError("the first packet of a direction names both services")
         if packet.bare:
             if core.kind != Kind.NEED_KEYS:
                 raise PacketError("packet is not authentic")

@@ -34,6 +34,7 @@ def crafted(
     cause: int = 1,
     secret: bytes = b"s" * 32,
     kind: Kind = Kind.APP,
+    named: bool = True,
 ) -> bytes:
     """A packet of ``a`` under a session key of the test's own."""
     a, suite = world.a, SUITES[world.suite]
@@ -53,6 +54,7 @@ def crafted(
     core = Core(
         dialog=dialog, direction=0, kind=kind, seq=seq, message_type="test" if kind is Kind.APP else None,
         generation=generation, dsk_id=dsk_id(header), suite=world.suite, expiry=state.expires_at,
+        sender=a.name if named and seq == 1 else None, receiver=world.b.name if named and seq == 1 else None,
     ).encode()  # fmt: skip
     body = keys.seal(seq, 0, plaintext, core)
     ext = Ext(pair=kek.pair_header, kek=kek.kek_header, dsk=header).encode()
@@ -195,3 +197,22 @@ def test_one_backup_restored_twice() -> None:
         world.a.send(dialog, INIT, b"shifted")
         world.settle()
         assert world.b.bodies(dialog, TARGET) == [b"%d" % number, b"shifted"]
+
+
+def test_the_first_packet_of_a_direction_names_both_services() -> None:
+    world = World()
+    dialog = world.a.begin(world.b)
+    world.deliver(world.b, [crafted(world, dialog, 1, named=False)])
+    assert world.names() == ["dropped"]
+    world.deliver(world.b, [crafted(world, dialog, 1)])
+    assert world.b.bodies(dialog, TARGET) == [b"x"]
+
+
+def test_a_packet_that_brings_a_new_key_lies_within_the_keys_range() -> None:
+    world = World()
+    dialog = world.a.begin(world.b)
+    world.deliver(world.b, [crafted(world, dialog, 1)])
+    world.deliver(world.b, [crafted(world, dialog, 2, generation=2, first=3, cause=2, secret=b"2" * 32)])
+    assert world.events[-1].detail == "sequence number below the first of its key"
+    assert world.b.state(dialog, TARGET).in_generation == 1
+    assert world.b.bodies(dialog, TARGET) == [b"x"]
