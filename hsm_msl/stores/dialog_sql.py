@@ -300,6 +300,12 @@ class SqlDialogStore:
             raise StoreError("the connection is in no transaction")
         return SqlDialogTransaction(self._database, connection)
 
+    @contextmanager
+    def joined(self, connection: Connection) -> Iterator[SqlDialogTransaction]:
+        """Take part as ``join``; what the connection raises in the block is a StoreError, whoever opened it."""
+        with self._database.answers():
+            yield self.join(connection)
+
 
 def _endpoint(row: tuple[object, ...]) -> EndpointRecord:
     return EndpointRecord(**dict(zip(_FIELDS, row, strict=True)))  # type: ignore[arg-type]  # the columns are the fields

@@ -130,7 +130,7 @@ class Database:
         Raises:
             StoreError: the database gave no answer.
         """
-        with self._answers(), self._single.connect() as connection:
+        with self.answers(), self._single.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -143,7 +143,7 @@ class Database:
             StoreError: the database gave no answer; unless the end of the transaction was reached, nothing changed.
         """
         with (
-            self._answers(),
+            self.answers(),
             self._one_writer(),
             self._writing.connect() as connection,
             connection.begin(),
@@ -163,7 +163,8 @@ class Database:
         self._engine.dispose()
 
     @contextlib.contextmanager
-    def _answers(self) -> Iterator[None]:
+    def answers(self) -> Iterator[None]:
+        """Raise StoreError for what a connection raises in a block, whoever opened it."""
         if os.getpid() != self._process:
             self._leave_parent()
         try:

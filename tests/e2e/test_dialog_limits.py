@@ -12,11 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import create_engine
 from starlette.types import Message
 
 from dialog_world import Clock, Service
 from hsm_msl.dialog.names import MAX_PACKET, STREAM_MEDIA_TYPE, Kind, Side
 from hsm_msl.dialog.session import Outgoing
+from hsm_msl.errors import StoreError
 from hsm_msl.service.dialog.console import DialogConsole
 from hsm_msl.service.dialog.http import DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import BATCH, QUEUE, DialogNode
@@ -302,3 +304,16 @@ def test_dialogs_nobody_takes_from_keep_no_other_from_arriving(nodes: tuple[Dial
             assert all(len(set(turn)) == BATCH for turn in turns)
 
     asyncio.run(run())
+
+
+def test_an_own_connection_that_gives_no_answer_is_a_store_error(nodes: tuple[DialogNode, DialogNode]) -> None:
+    dialog = nodes[0].dialog(bytes(16), Side.INITIATOR)
+    engine = create_engine("sqlite://")  # a database without the tables of dialogs
+    for work in (
+        lambda connection: dialog.send_within(connection, "n", b"x"),
+        dialog.take_within,
+        dialog.end_within,
+    ):
+        with engine.begin() as connection, pytest.raises(StoreError, match="no such table"):
+            work(connection)
+    engine.dispose()

@@ -339,8 +339,8 @@ class Dialog:
 
         Raises as ``send``.
         """
-        tx = self._node.store.join(connection)
-        return self._node.engine.send(tx, self.identifier, self.side, [(message_type, body)])
+        with self._node.store.joined(connection) as tx:
+            return self._node.engine.send(tx, self.identifier, self.side, [(message_type, body)])
 
     def take_within(self, connection: Connection, limit: int = BATCH) -> list[Message]:
         """Take messages as part of the application's own transaction: exactly once, with what it does with them.
@@ -351,13 +351,13 @@ class Dialog:
 
         Raises as ``DialogEngine.take``.
         """
-        tx = self._node.store.join(connection)
-        return self._node.engine.take(tx, self.identifier, self.side, limit)
+        with self._node.store.joined(connection) as tx:
+            return self._node.engine.take(tx, self.identifier, self.side, limit)
 
     def end_within(self, connection: Connection, error: tuple[int, str] | None = None) -> None:
         """End this side's part as part of the application's own transaction. Arguments and errors as ``end``."""
-        tx = self._node.store.join(connection)
-        self._node.engine.end(tx, self.identifier, self.side, error)
+        with self._node.store.joined(connection) as tx:
+            self._node.engine.end(tx, self.identifier, self.side, error)
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         """Yield messages as they arrive; a message counts as taken when the next one is asked for.
