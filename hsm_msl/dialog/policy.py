@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -53,18 +54,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def validate(self) -> None:
         """Raise ConfigurationError for rules that cannot be kept together."""
-        if self.remote_must_shift is not None and (self.max_age is None or self.max_age >= self.remote_must_shift):
+        # Written so that what is not a number fails: every comparison with it is false.
+        if self.remote_must_shift is not None and not (self.max_age or math.inf) < self.remote_must_shift:
             raise ConfigurationError("max_age must be below the peer's announced peer_must_shift")
         if not 0 <= self.peer_shift_delay <= 30:
             raise ConfigurationError("peer_shift_delay is between 0 and 30 seconds")
         if not 0 < self.max_lifetime <= MAX_LIFETIME:
             raise ConfigurationError("max_lifetime is at most 30 days")
         for rate in (self.peer_count, self.max_peer_shifts):
-            if rate is not None and (rate.count < 1 or rate.period <= 0):
-                raise ConfigurationError("a rate needs a count of at least 1 and a period above 0")
+            if rate is not None and not (rate.count >= 1 and 0 < rate.period < math.inf):
+                raise ConfigurationError("a rate needs a count of at least 1 and a period above 0 that ends")
         for limit in (self.max_age, self.max_messages, self.max_bytes, self.peer_must_shift):
-            if limit is not None and limit <= 0:
-                raise ConfigurationError("limits are above 0")
+            if limit is not None and not limit > 0:
+                raise ConfigurationError("limits are numbers above 0")
+        if not 0 < self.kek_max_age < math.inf or self.kek_max_wraps < 1:
+            raise ConfigurationError("kek_max_age and kek_max_wraps are above 0, and end")
 
     @property
     def kept_events(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 import pytest
 
 from dialog_world import Service, World
@@ -350,6 +352,15 @@ def test_impossible_policies_are_refused_at_the_start() -> None:
         Policy(max_peer_shifts=Rate(0, 1)),
         Policy(max_lifetime=31 * 86400),
         Policy(max_messages=0),
+        Policy(max_age=nan),
+        Policy(peer_must_shift=nan),
+        Policy(remote_must_shift=nan),
+        Policy(peer_shift_delay=nan),
+        Policy(peer_count=Rate(1, nan)),
+        Policy(max_peer_shifts=Rate(1, inf)),
+        Policy(kek_max_age=nan),
+        Policy(kek_max_age=inf),
+        Policy(kek_max_wraps=0),
     ):
         with pytest.raises(ConfigurationError):
             policy.validate()
