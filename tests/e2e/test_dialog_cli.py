@@ -216,13 +216,23 @@ def test_a_recorded_packet_is_shown_without_keys(place: Place, tmp_path: Path) -
 def test_a_service_keeps_an_audit_log_that_verifies_with_the_public_key_alone(place: Place) -> None:
     config = place.configure("orders", "stock")
     text = config.read_text()
-    config.write_text(text + '\n[audit]\nfile = "orders.audit.jsonl"\nsigning_key = "audit.signing.v1"\n')
+    distrusting = text.replace("signing = [", 'disabled = ["stock.signing.pem"]\nsigning = [')
+    config.write_text(distrusting + '\n[audit]\nfile = "orders.audit.jsonl"\nsigning_key = "audit.signing.v1"\n')
     log = place.directory / "orders.audit.jsonl"
-    with place.serve(config):
+    with place.serve(config) as url:
         place.run("bindings", config)  # an operator who looks leaves no record
+        stock = place.configure("stock", "orders", url=url)
+        with place.serve(stock):
+            place.run("send", stock, place.run("open", stock, "urn:demo:orders").strip(), "answer", "unasked")
+            deadline = time.monotonic() + 30
+            while "packets rejected" not in [record.event for record in read_records(log)]:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
     spki = place.directory / "audit.pem"
     place.provision("public-key", DEMO / "ceremony.toml", "audit.signing.v1", "--out", spki)
-    events = [record.event for record in read_records(log)]
+    rejected = next(record for record in read_records(log) if record.event == "packets rejected")
+    assert "it is not pinned, enabled and valid" in rejected.details["reason"]
+    events = [record.event for record in read_records(log) if record.event != "packets rejected"]
     assert events == ["server started", "server stopped", "checkpoint"]
     started = next(read_records(log)).details
     assert started["identity"] == "urn:demo:orders"

@@ -26,6 +26,7 @@ from hsm_msl.dialog.identity import LocalService
 from hsm_msl.dialog.issuers import IssuerTrust
 from hsm_msl.dialog.names import ID_SIZE
 from hsm_msl.dialog.proving import prove_residence, prove_suites
+from hsm_msl.dialog.session import Event
 from hsm_msl.errors import ConfigurationError, HsmMslError
 from hsm_msl.ports import AgreementKey
 from hsm_msl.ports.dialog import UnwrappingKey
@@ -33,6 +34,7 @@ from hsm_msl.service.compose.audit import Occasion, open_journal
 from hsm_msl.service.compose.tokens import Tokens
 from hsm_msl.service.dialog.certificates import read_certificate, read_chain, read_presented
 from hsm_msl.service.dialog.config import BindingSection, DialogConfiguration
+from hsm_msl.service.dialog.rejections import Rejections
 from hsm_msl.service.dialog.revocation import FileEvidence
 from hsm_msl.service.watch.transitions import TokenTransitions
 from hsm_msl.stores.dialog_sql import SqlDialogStore
@@ -88,6 +90,7 @@ class ComposedDialogs:
         closing: closes database and token.
         threads: for engine, token and database.
         opened: returns the tokens of its own, by name.
+        observer: hears of every event of the engine.
     """
 
     engine: DialogEngine
@@ -97,6 +100,7 @@ class ComposedDialogs:
     closing: ExitStack
     threads: int
     opened: Callable[[], Mapping[str, Token | WorkerToken]]
+    observer: Callable[[Event], None]
 
     def close(self) -> None:
         """Close the database and log out of the token."""
@@ -135,9 +139,11 @@ def compose_dialogs(
         tokens = {f"token {name}": each.status().identity or each.name for name, each in own.opened().items()}
         return {"identity": document.service.name, **tokens}
 
+    rejections = Rejections(journal.record, time.monotonic)
     try:
-        composed = _compose(config, closing, sizes, holder("service.token", None), own.opened)
-        journal.begin(closing, holder, facts, (TokenTransitions(own.opened, journal.record).look,))
+        composed = _compose(config, closing, sizes, holder("service.token", None), own.opened, rejections.observe)
+        journal.begin(closing, holder, facts, (TokenTransitions(own.opened, journal.record).look, rejections.look))
+        closing.callback(rejections.look, last=True)
     except HsmMslError as error:
         journal.refused(error)
         closing.close()
@@ -154,6 +160,7 @@ def _compose(
     sizes: CacheSizes | None,
     token: AnyToken,
     opened: Callable[[], Mapping[str, Token | WorkerToken]],
+    observer: Callable[[Event], None],
 ) -> ComposedDialogs:
     section = config.document.service
     database = Database(config.database())
@@ -170,9 +177,8 @@ def _compose(
         time.monotonic,
     )
     engine = DialogEngine(local, store, clock, _MixedRandom(token), sizes or _sizes(config), evidence)
-    return ComposedDialogs(
-        engine, store, FileMirror(config.resolve(section.incarnation)), section.node, closing, threads, opened
-    )
+    mirror = FileMirror(config.resolve(section.incarnation))
+    return ComposedDialogs(engine, store, mirror, section.node, closing, threads, opened, observer)
 
 
 def _prove(config: DialogConfiguration, local: LocalService) -> None:

@@ -62,7 +62,7 @@ class DialogNode:
         transport: carries packets to other services.
         node: name of this process among those that share the store.
         mirror: the incarnation outside the store's backup; None where restores are noticed in another way.
-        observer: hears of every event.
+        observer: hears of every event, as the log does.
         threads: threads for engine, token and store.
     """
 
@@ -82,7 +82,7 @@ class DialogNode:
         self._transport = transport
         self._node = node
         self._mirror = mirror
-        self._observer = observer or _log
+        self._observer = observer
         self._pool = ThreadPoolExecutor(threads, "dialog")
         self._outgoing = asyncio.Event()
         self.accepting = Accepting(engine, store, self._run, self._outgoing.set)
@@ -217,7 +217,9 @@ class DialogNode:
 
     async def _after(self, outcome: Outcome) -> None:
         for event in outcome.events:
-            self._observer(event)
+            _log(event)
+            if self._observer is not None:
+                self._observer(event)
         if outcome.delivered:
             async with self._incoming:
                 self._incoming.notify_all()

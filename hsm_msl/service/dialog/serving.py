@@ -112,6 +112,7 @@ def node_of(composed: ComposedDialogs) -> DialogNode:
         HttpTransport(),
         node=composed.node,
         mirror=composed.mirror,
+        observer=composed.observer,
         threads=composed.threads,
     )
 
