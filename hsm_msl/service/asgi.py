@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -33,6 +34,9 @@ _LOG = logging.getLogger("hsm_msl.service")
 
 MSL_MEDIA_TYPE = "application/json"
 """Objects of JSON, back to back; deployed clients take any type, and proxies leave this one alone."""
+
+_CALL_SECONDS = 2.0
+"""How long calls into the engine may still take when the service stops, after its ``grace``."""
 
 _MEDIA_TYPE = (b"content-type", MSL_MEDIA_TYPE.encode())
 _POST_ONLY = {"allow": "POST"}
@@ -117,9 +121,16 @@ class MslApplication:
         self._stop_management()
         if self._management is not None:
             self._management.listener.close()
-        if self._pool is not None:
-            self._pool.shutdown()
+        if self._pool is None:
+            self._close()
+            return
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        ending = threading.Thread(target=self._pool.shutdown, daemon=True)
+        ending.start()
+        # A call that hangs must not keep the audit log and the usage reports from their last words.
+        ending.join(_CALL_SECONDS)
         self._close()
+        ending.join()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (the protocol's own signature)."""

@@ -22,7 +22,8 @@ class ListenSection(Section, frozen=True, kw_only=True):
         inline: run messages of sessions whose last message took less than 5 ms on the event loop, which saves the
             change of threads. Residency ``token`` switches it off, since each message then asks a token.
         health: path prefix of the health pages ``live`` and ``ready``, answered to GET only.
-        grace: seconds that requests in progress may take when the service stops.
+        grace: seconds that requests in progress may take when the service stops; 10 s later a process in which a call
+            still hangs is ended (``last_resort``).
         application: what answers messages, as ``module:function`` (``msl.application.Application``), found as Python
             finds modules; the echo where it is left out.
         stream: what answers messages too long to be held whole (``msl.streaming.StreamApplication``); an

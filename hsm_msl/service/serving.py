@@ -22,6 +22,7 @@ from hsm_msl.service.dialog.beside import with_dialogs
 from hsm_msl.service.dialog.http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
+from hsm_msl.service.last_resort import LastResort
 from hsm_msl.service.named_application import applications
 from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
@@ -122,7 +123,7 @@ def worker_application(path: str) -> ASGIApp:
     config = read_server_config(Path(path))
     set_up_logging(config.document.log)
     named = applications(config)
-    return application(config, compose_server(config, named.whole), named.stream)
+    return LastResort(application(config, compose_server(config, named.whole), named.stream))
 
 
 def listen(config: Configuration[ServerConfig]) -> socket.socket:
@@ -189,12 +190,14 @@ def serve(config: Configuration[ServerConfig], announce: Callable[[str, Composed
 def run(config: Configuration[ServerConfig], app: ASGIApp, listener: socket.socket) -> None:
     """Answer on a socket, in this process, until SIGINT or SIGTERM.
 
+    A process that cannot stop is ended: ``grace`` and ``last_resort.SECONDS`` after the signal.
+
     Args:
         config: the configuration.
         app: the application.
         listener: from ``listen``.
     """
-    uvicorn.Server(_settings(config, app)).run(sockets=[listener])
+    uvicorn.Server(_settings(config, LastResort(app))).run(sockets=[listener])
 
 
 def _settings(

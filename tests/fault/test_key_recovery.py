@@ -437,7 +437,7 @@ def test_every_idle_session_is_called_at_the_interval_of_the_profile(world: Worl
     assert world.transitions.stages == [Stage.LOGIN]
     ticks.set()
     ticks.passed.release()
-    keeper.stop()
+    keeper.stop(30)
     assert set(ticks.seconds) == {10.0}
     world.recover()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,18 @@ def _finalise(module: Module) -> None:
     module.cryptoki.finalize()
 
 
+def _hang(module: Module) -> None:
+    """Let no MAC come to an end from now on."""
+    del module
+
+    def sign(*arguments: object) -> bytes:
+        print("a call hangs", file=sys.stderr, flush=True)
+        time.sleep(3600)
+        raise AssertionError
+
+    sys.modules["hsm_msl.backend.pkcs11.mac"]._sign = sign  # type: ignore[attr-defined]
+
+
 def _handler(fault: Callable[[Module], None]) -> Callable[[int, object], None]:
     def handle(number: int, frame: object) -> None:  # the signature of a handler
         for module in _modules():
@@ -52,5 +65,6 @@ for _signal, _fault in (
     (signal.SIGUSR1, _log_out),
     (signal.SIGUSR2, _close_sessions),
     (signal.SIGRTMIN, _finalise),
+    (signal.SIGRTMIN + 1, _hang),
 ):
     signal.signal(_signal, _handler(_fault))

@@ -47,6 +47,9 @@ RENEWAL_SECONDS = 600.0
 RENEWAL_JOIN = 10.0
 """How long the end of a connection waits for a module that is just being started anew."""
 
+CALL_JOIN = 2.0
+"""How long it waits for calls in progress; a token that hangs must not hold up the end."""
+
 _LIBRARY = ("library_manufacturer", "library_description", "library_version")
 
 _FREE: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
@@ -380,11 +383,11 @@ class Connection:
         """Log out and close every session of this token."""
         self._closed.set()
         if self._keeper is not None:
-            self._keeper.stop()
+            self._keeper.stop(CALL_JOIN)
         if self._renewal is not None:
-            # It would log in again after the logout below; but a token that hangs must not hold up the end.
+            # It would log in again after the logout below.
             self._renewal.join(RENEWAL_JOIN)
-        self.homes.close()
+        self.homes.close(CALL_JOIN)
         self.pool.close()
         self.login.close()
 

@@ -182,8 +182,16 @@ class Homes:
                 home.lease = None
             home.lock.release()
 
-    def close(self) -> None:
-        """Close every home."""
+    def close(self, seconds: float) -> None:
+        """Close every home but those in which a call hangs.
+
+        Args:
+            seconds: how long to wait for calls.
+        """
+        deadline = time.monotonic() + seconds
         for home in self._homes:
-            with home.lock:
-                home.evict()
+            if home.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                try:
+                    home.evict()
+                finally:
+                    home.lock.release()

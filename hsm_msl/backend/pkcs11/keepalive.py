@@ -28,11 +28,15 @@ class KeepAlive:
         self._thread = threading.Thread(target=self._run, name="token-keep-alive", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End after the call in progress, and wait for that."""
+    def stop(self, seconds: float) -> None:
+        """End after the call in progress, and wait for that.
+
+        Args:
+            seconds: how long to wait; a token that hangs must not hold up the end.
+        """
         self._stopped.set()
         if self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._seconds):

@@ -29,7 +29,8 @@ class DialogListenSection(Section, frozen=True, kw_only=True):
         port: TCP port; 0 takes a free one, which is printed.
         threads: threads for engine, token and database.
         health: path prefix of the health pages.
-        grace: seconds that requests in progress may take when the service stops.
+        grace: seconds that requests in progress may take when the service stops; 10 s later a process in which a call
+            still hangs is ended (``last_resort``).
     """
 
     host: Name = "127.0.0.1"

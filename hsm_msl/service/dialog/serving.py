@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from hsm_msl.dialog.proving import prove_suites
 from hsm_msl.errors import ConfigurationError
@@ -19,6 +20,7 @@ from hsm_msl.service.dialog.http import PATH, DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import DialogNode
 from hsm_msl.service.dialog.watch import dialog_health, dialog_source
 from hsm_msl.service.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
+from hsm_msl.service.last_resort import LastResort
 from hsm_msl.service.watch.health_pages import Pulse
 from hsm_msl.service.watch.log_lines import set_up_logging
 from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
@@ -42,7 +44,8 @@ def serve(path: Path, announce: Callable[[str, str], None]) -> None:
     composed = compose_dialogs(config)
     with contextlib.closing(composed), _listening(config) as listener, _managed(config, composed) as pulse:
         announce(_url(listener), config.document.service.name)
-        uvicorn.Server(_settings(config, composed, node_of(composed), pulse)).run(sockets=[listener])
+        settings = _settings(config, LastResort(_application(config, composed, node_of(composed), pulse)))
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +62,7 @@ async def running(path: Path) -> AsyncIterator[DialogNode]:
     composed = await asyncio.to_thread(compose_dialogs, config)
     with contextlib.closing(composed), _listening(config) as listener, _managed(config, composed) as pulse:
         node = node_of(composed)
-        server = uvicorn.Server(_settings(config, composed, node, pulse))
+        server = uvicorn.Server(_settings(config, _application(config, composed, node, pulse)))
         server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # the application's own
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not task.done():
@@ -135,12 +138,15 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}{PATH}" if ":" in host else f"http://{host}:{port}{PATH}"
 
 
-def _settings(
+def _application(
     config: DialogConfiguration, composed: ComposedDialogs, node: DialogNode, pulse: Pulse
-) -> uvicorn.Config:
-    section = config.document.server
+) -> DialogApplication:
+    return DialogApplication(node, health=config.document.server.health, close=composed.close, pulse=pulse)
+
+
+def _settings(config: DialogConfiguration, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        DialogApplication(node, health=section.health, close=composed.close, pulse=pulse),
+        app,
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -149,5 +155,5 @@ def _settings(
         ws="none",
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=section.grace,
+        timeout_graceful_shutdown=config.document.server.grace,
     )
