@@ -100,6 +100,30 @@ def _inspect(
     inspect(file, keys, as_json=as_json)
 
 
+@app.command("revoke")
+def _revoke(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The servers' configuration file.")],
+    entity: Annotated[str | None, typer.Option("--entity", help="Identity of an entity.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Identity of a user, as user ID tokens name it.")] = None,
+    serial: Annotated[
+        int | None, typer.Option("--serial", min=0, max=2**53, help="Only the token of this serial number.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for people.")] = "",
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="End the revocation.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Print what is revoked.")] = False,
+) -> None:
+    """Take back an entity, a user, or one token of theirs; running servers refuse them within seconds.
+
+    Example: hsm-msl revoke server.toml --entity stolen-device --reason 'reported stolen'
+    """
+    from hsm_msl.cli.revoke import list_revoked, revoke
+
+    if listed:
+        list_revoked(config)
+    else:
+        revoke(config, entity=entity, user=user, serial=serial, reason=reason, withdraw=withdraw)
+
+
 @app.command("doctor")
 def _doctor(
     config: Annotated[

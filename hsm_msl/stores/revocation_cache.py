@@ -14,6 +14,9 @@ from hsm_msl.stores.revocation import Key, RevocationLog, Subject
 from hsm_msl.stores.schema import WHOLE_SUBJECT
 from hsm_msl.stores.text import as_read_back
 
+REFRESH_SECONDS = 2.0
+"""The longest time a revocation goes unnoticed while the store answers, unless told otherwise."""
+
 
 class CachedRevocations:
     """A ``Revocations`` port that keeps every revocation in memory and follows the changes.
@@ -30,7 +33,13 @@ class CachedRevocations:
     """
 
     def __init__(
-        self, log: RevocationLog, clock: Clock, *, refresh: float = 2, max_age: float = 60, wait: float = 15
+        self,
+        log: RevocationLog,
+        clock: Clock,
+        *,
+        refresh: float = REFRESH_SECONDS,
+        max_age: float = 60,
+        wait: float = 15,
     ) -> None:
         if max_age < refresh:
             raise ConfigurationError(f"revocations: max_age ({max_age:g} s) is less than refresh ({refresh:g} s)")

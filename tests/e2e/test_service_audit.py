@@ -401,3 +401,39 @@ def test_a_server_without_an_audit_section_writes_none(world: ServiceWorld) -> N
     assert world.run("serve", "--check", config).returncode == 0
     assert not log_of(world).parent.exists()
     shutil.rmtree(world.directory / "records")
+
+
+def test_what_an_operator_revokes_is_written_beside_the_running_server(
+    bench: CeremonyBench, world: ServiceWorld
+) -> None:
+    config = world.directory / "server.toml"
+    with world.serve(config) as server:
+        ready(server)
+        done = world.run("revoke", config, "--entity", "lost-device", "--serial", "7", "--reason", "lost")
+        assert done.returncode == 0, done.stderr
+
+        def seen() -> bool:
+            message(world, server)  # a server that has nothing to do does not ask
+            return "revocations seen" in events(world)
+
+        eventually(seen, server)
+        stop(server)
+    found = dict(records(world))
+    assert found["revoked"] == {"entity": "lost-device", "serial": "7", "reason": "lost"}
+    assert found["revocations seen"]["in force"] == "1"
+    outcome = verify(bench, "--checkpoint", "log/audit.jsonl.checkpoint")
+    assert outcome.code == 0, outcome.out
+    assert "0 record(s) after the last checkpoint" in outcome.out
+
+
+def test_revoking_does_not_cover_up_that_the_log_was_cut(world: ServiceWorld) -> None:
+    config = world.directory / "server.toml"
+    with world.serve(config) as server:
+        stop(server)
+    cut = b"".join(log_of(world).read_bytes().splitlines(keepends=True)[:-1])
+    log_of(world).write_bytes(cut)
+    done = world.run("revoke", config, "--entity", "lost-device")
+    assert done.returncode == 78
+    assert b"audit.file: revoked, but not recorded: the audit log was cut" in done.stderr
+    assert log_of(world).read_bytes() == cut
+    assert b"lost-device" in world.run("revoke", config, "--list").stdout

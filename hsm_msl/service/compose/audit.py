@@ -149,20 +149,7 @@ def open_journal(
     """
     if section is None or occasion == "look":
         return Journal(config, None, None, occasion)
-
-    def now() -> str:
-        return datetime.fromtimestamp(clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-    path = config.resolve(section.file)
-    kept = config.resolve(section.checkpoint or f"{section.file}.checkpoint")
-    actor = f"{socket.gethostname()} pid {os.getpid()}"
-    audit = ServerAudit(
-        AuditLog(path, now=now, actor=actor, rotate_bytes=section.rotate_bytes),
-        kept,
-        now=now,
-        rule=CheckpointRule(section.records, float(section.seconds)),
-        monotonic=time.monotonic,
-    )
+    audit = server_audit(config, section, clock, actor=f"{socket.gethostname()} pid {os.getpid()}")
     journal = Journal(config, section, audit, occasion)
     try:
         audit.check()
@@ -170,6 +157,28 @@ def open_journal(
         journal._stand(str(error))
         audit.record("log found cut or unreadable", {"reason": str(error)})
     return journal
+
+
+def server_audit(config: Configured, section: AuditSection, clock: Clock, *, actor: str) -> ServerAudit:
+    """Return the audit log of a configuration, not looked at yet.
+
+    Args:
+        config: where the section stands.
+        section: the section.
+        clock: local time.
+        actor: who writes, as recorded.
+    """
+
+    def now() -> str:
+        return datetime.fromtimestamp(clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    return ServerAudit(
+        AuditLog(config.resolve(section.file), now=now, actor=actor, rotate_bytes=section.rotate_bytes),
+        config.resolve(section.checkpoint or f"{section.file}.checkpoint"),
+        now=now,
+        rule=CheckpointRule(section.records, float(section.seconds)),
+        monotonic=time.monotonic,
+    )
 
 
 def _signer(token: AnyToken, label: str) -> AuditSigner:

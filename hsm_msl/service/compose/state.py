@@ -61,12 +61,7 @@ def open_state(
     def database(key: str, url: str) -> Database:
         url = config.database(url)
         if url not in opened:
-            try:
-                opened[url] = Database(url)
-                closing.callback(opened[url].close)
-                schema.prepare(opened[url])
-            except ConfigurationError as error:
-                raise config.error(key, str(error)) from None
+            opened[url] = open_database(config, key, url, closing)
         return opened[url]
 
     users = None
@@ -96,6 +91,28 @@ def open_state(
         pruning.start()
     authorization = RuleAuthorization(sources, revocations, default)
     return ServerState(replays, renewals, revocations, authorization, users, fleet)
+
+
+def open_database(config: Configuration[ServerConfig], key: str, url: str, closing: ExitStack) -> Database:
+    """Open one database of a configuration.
+
+    Args:
+        config: the configuration.
+        key: where it names the database.
+        url: its URL; an SQLite file is absolute.
+        closing: takes what has to be closed.
+
+    Raises:
+        ConfigurationError: it cannot be used; names the key.
+        StoreError: it gives no answer.
+    """
+    try:
+        database = Database(url)
+        closing.callback(database.close)
+        schema.prepare(database)
+    except ConfigurationError as error:
+        raise config.error(key, str(error)) from None
+    return database
 
 
 def renewal_policy(rules: Iterable[RenewalRuleSection]) -> Callable[[str], str]:
