@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from pkcs11 import Attribute, Mechanism
@@ -14,10 +16,11 @@ from hsm_msl.backend.pkcs11.token import Token, open_token
 from hsm_msl.backend.pkcs11.vendors import SOFTHSM
 from hsm_msl.backend.software import SoftwareAesKey
 from hsm_msl.crypto.public_key import PublicKey
-from hsm_msl.errors import MechanismUnsupportedError
-from hsm_msl.ports import SignatureScheme
+from hsm_msl.crypto.token_keys import TokenKeys
+from hsm_msl.errors import DataRejectedError, MechanismUnsupportedError
+from hsm_msl.ports import SignatureScheme, SymmetricKeys
 from key_backends import rsa_pair, spki
-from token_fixture import Forge, KeyMaker, TestToken
+from token_fixture import WRAP, Forge, KeyMaker, TestToken
 
 MOST = 100
 VALUE = bytes(range(16))
@@ -84,9 +87,33 @@ def test_what_cannot_be_cut_is_refused_by_name(token: Token) -> None:
     refused = "101 bytes at once, of which the token takes 100"
     for call in (
         lambda: mac.sign(bytes(MOST + 1)),
-        lambda: mac.verify(bytes(MOST + 1), bytes(32)),
         lambda: key.encrypt_gcm(bytes(12), bytes(MOST + 1), b""),
-        lambda: key.decrypt_gcm(bytes(12), bytes(MOST + 1), b""),
     ):
         with pytest.raises(MechanismUnsupportedError, match=refused):
             call()
+
+
+def test_what_a_stranger_sends_too_long_is_bad_and_no_outage(token: Token) -> None:
+    """It cannot be from here, so nothing is the matter with the token."""
+    keys = KeyMaker(token)
+    mac, key = token.mac_key(keys.hmac(bytes(32))), token.aes_key(keys.aes(VALUE))
+    long = bytes(MOST + 1)
+    assert not mac.verify(long, hmac.digest(bytes(32), long, hashlib.sha256))
+    with pytest.raises(DataRejectedError, match="101 bytes are more than the token takes at once"):
+        key.decrypt_gcm(bytes(12), long, b"")
+    with pytest.raises(DataRejectedError):
+        token.wrapping_key(keys.aes(VALUE, WRAP)).unwrap(bytes(MOST + 4))
+
+
+def test_a_long_forgery_is_a_token_of_somebody_else(token: Token) -> None:
+    made = KeyMaker(token)
+    keys = SymmetricKeys(encryption=token.aes_key(made.aes(VALUE)), mac=token.mac_key(made.hmac(bytes(32))))
+
+    class Ring:
+        def primary(self) -> SymmetricKeys:
+            return keys
+
+        def candidates(self) -> Sequence[SymmetricKeys]:
+            return (keys,)
+
+    assert TokenKeys(Ring(), "issuer", os.urandom).verify(bytes(3000), bytes(32)) is None

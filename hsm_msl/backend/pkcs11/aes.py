@@ -21,7 +21,7 @@ from hsm_msl.backend.pkcs11.binding import Handle
 from hsm_msl.backend.pkcs11.lookup import TokenObject, read
 from hsm_msl.backend.pkcs11.session_objects import SessionObject
 from hsm_msl.backend.pkcs11.verdicts import judged
-from hsm_msl.errors import MechanismUnsupportedError
+from hsm_msl.errors import DataRejectedError, MechanismUnsupportedError
 
 _ZERO = bytes(BLOCK)
 _COUNTERS = 1 << 128
@@ -182,13 +182,14 @@ class TokenAesKey:
             associated: as it was when encrypted.
 
         Raises:
-            DataRejectedError: the tag does not fit, or a length is wrong.
+            DataRejectedError: the tag does not fit, a length is wrong, or it is more than the token takes at once.
             MechanismUnsupportedError: the token has no GCM that works.
             BackendError: see ``errors.translate``.
         """
         check_nonce(nonce)
         self._need_gcm()
-        self._target.connection.check_fits(len(data), self._target.doing)
+        if not self._target.connection.fits(len(data)):
+            raise DataRejectedError(f"{self._target.doing}: {len(data)} bytes are more than the token takes at once")
         return self._target.call(_decrypt_gcm, data, nonce, associated, self._vague)
 
     def _pieces(self, data: bytes) -> list[bytes]:

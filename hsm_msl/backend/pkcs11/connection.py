@@ -327,8 +327,13 @@ class Connection:
         seconds = self.profile.keep_alive_seconds
         return KeepAlive(self.touch, seconds) if seconds is not None else None
 
+    def fits(self, size: int) -> bool:
+        """Tell whether the token takes so many bytes in one call."""
+        most = self.profile.largest_input
+        return most is None or size <= most
+
     def check_fits(self, size: int, doing: str) -> None:
-        """Refuse an input longer than the token takes in one call, where it cannot be cut into pieces.
+        """Refuse an input of our own, longer than the token takes in one call, that cannot be cut into pieces.
 
         Args:
             size: of the input, in bytes.
@@ -337,8 +342,8 @@ class Connection:
         Raises:
             MechanismUnsupportedError: it is longer; names both sizes.
         """
-        most = self.profile.largest_input
-        if most is not None and size > most:
+        if not self.fits(size):
+            most = self.profile.largest_input
             raise MechanismUnsupportedError(f"{doing}: {size} bytes at once, of which the token takes {most}")
 
     def prove(self) -> bool:

@@ -72,13 +72,13 @@ class TokenMacKey:
         """Tell whether ``tag`` is the tag over ``data``, by making it again: tokens disagree about C_Verify.
 
         Args:
-            data: any length.
+            data: any length; no tag fits to more than the token takes at once, since none can have been made here.
             tag: the full-length tag to check.
 
         Raises:
             BackendError: as ``sign``.
         """
-        return hmac.compare_digest(self.sign(data), tag)
+        return self._target.connection.fits(len(data)) and hmac.compare_digest(self.sign(data), tag)
 
     def __repr__(self) -> str:
         return f"TokenMacKey({self._target!r}, {self._algorithm.value})"

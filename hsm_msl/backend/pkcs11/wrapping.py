@@ -91,8 +91,8 @@ class TokenWrappingKey:
         check_wrapped(wrapped)
         if self._by_blocks:
             return rfc3394.unwrap(self._block("decrypt"), wrapped, pad=pad)
-        if not pad and len(wrapped) - 8 < _SHORTEST_NATIVE:
-            # A stranger may send this: it is bad input and no want of the token, since no key is so short.
+        if (not pad and len(wrapped) - 8 < _SHORTEST_NATIVE) or not self._connection.fits(len(wrapped)):
+            # A stranger may send this: it is bad input and no want of the token, since no key is so short or long.
             raise DataRejectedError(_REFUSED)
         mechanism = self._mechanism(pad, len(wrapped) - 8)
         self._connection.homes.wear()

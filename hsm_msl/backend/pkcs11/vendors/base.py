@@ -26,7 +26,8 @@ class VendorProfile:
         unwraps_per_process: after how many such keys it should start anew; 0 means never.
         keep_alive_seconds: how often an idle token wants a call; None means never.
         largest_input: the most bytes the token takes in one call; None means no limit worth knowing. Longer data is
-            encrypted in pieces or hashed on the host; to authenticate it is refused.
+            encrypted in pieces or hashed on the host; to authenticate it is refused, and from others it is not
+            authentic.
         one_call: whether two calls must never run side by side in one process, because the module does not stand it.
         title: what people call it.
         source: where the facts are from.
