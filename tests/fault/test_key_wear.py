@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,4 +122,16 @@ def test_a_worn_module_waits_for_keys_that_would_be_lost(
         assert time.monotonic() < until
         time.sleep(0.01)
     assert made.encrypt_ecb(bytes(16)) == expected
+    token.close()
+
+
+def test_a_session_keeps_no_key_that_nobody_holds(forge: Forge, fresh_token: TestToken, kek_label: str) -> None:
+    token = open_token(forge.module, fresh_token.selector, fresh_token.pin, SOFTHSM)
+    kept = token.wrapping_key(kek_label)
+    seen = weakref.WeakSet[object]()
+    for _ in range(100):
+        seen.add(token.wrapping_key(kek_label).target)
+    gc.collect()
+    assert len(seen) == 0
+    assert kept.unwrap(kept.wrap(bytes(16))) == bytes(16)
     token.close()

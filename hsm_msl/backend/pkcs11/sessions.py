@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -41,7 +42,8 @@ class Lease:
         self.session = session
         self.epoch = epoch
         self.generation = generation
-        self.objects: dict[object, pkcs11.Object] = {}
+        # Fleets look keys up by the thousand; a session must not keep those that nobody holds any more.
+        self.objects: weakref.WeakKeyDictionary[object, pkcs11.Object] = weakref.WeakKeyDictionary()
 
 
 class SessionPool:

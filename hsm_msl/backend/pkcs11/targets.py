@@ -32,7 +32,7 @@ class PooledTarget(ABC):
         meter: counts the calls.
     """
 
-    __slots__ = ("_answered", "_connection", "_meter", "_pool", "_serial", "doing", "uses")
+    __slots__ = ("__weakref__", "_answered", "_connection", "_meter", "_pool", "_serial", "doing", "uses")
 
     def __init__(self, connection: Connection, doing: str, meter: Meter) -> None:
         self._connection = connection
