@@ -99,7 +99,7 @@ def prepare(database: Database) -> None:
     """Create the tables where they are missing.
 
     Raises:
-        ConfigurationError: they are there in another layout version.
+        ConfigurationError: they are there in another layout version, or the database can have none.
         StoreError: the database gave no answer.
     """
     database.prepare(METADATA, "msl", LAYOUT_VERSION)

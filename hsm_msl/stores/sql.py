@@ -45,6 +45,17 @@ _VERSION = Table(
     Column("version", Integer, nullable=False),
 )
 
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_NOT_WRITABLE = (
+    "cannot be written: this user needs write access to the file and to its directory, where SQLite keeps its journal"
+)
+_REMEDIES = {
+    sqlite3.SQLITE_READONLY: _NOT_WRITABLE,
+    sqlite3.SQLITE_CANTOPEN: _NOT_WRITABLE,
+    sqlite3.SQLITE_PERM: _NOT_WRITABLE,
+    sqlite3.SQLITE_NOTADB: "is not an SQLite database: name another file, or move this one away",
+}
+
 
 class Database:
     """A pool of connections to one database, safe under threads and after a fork.
@@ -103,9 +114,18 @@ class Database:
             version: the version of the layout this code reads and writes.
 
         Raises:
-            ConfigurationError: the tables are there in another version.
+            ConfigurationError: the tables are there in another version, or the file can be no SQLite database.
             StoreError: the database gave no answer.
         """
+        try:
+            self._prepare(metadata, component, version)
+        except StoreError as error:
+            remedy = _remedy(error.__cause__)
+            if remedy is None:
+                raise
+            raise ConfigurationError(f"{self.name}: {remedy}") from error
+
+    def _prepare(self, metadata: MetaData, component: str, version: int) -> None:
         found: int | None = None
         with contextlib.suppress(StoreError), self.statements() as connection:
             found = _layout(connection, component)
@@ -258,8 +278,8 @@ def _enter_wal(cursor: DBAPICursor, deadline: float) -> None:
     while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if _primary_code(error) not in _BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:
@@ -285,6 +305,16 @@ def _discard_closed(connection: DBAPIConnection, entry: ConnectionPoolEntry, pro
 
 def _layout(connection: Connection, component: str) -> int | None:
     return connection.scalar(select(_VERSION.c.version).where(_VERSION.c.component == component))
+
+
+def _remedy(error: BaseException | None) -> str | None:
+    """Return what an operator has to do about an SQLite file that cannot work as it is; None for what may pass."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return _REMEDIES.get(_primary_code(cause)) if isinstance(cause, sqlite3.Error) else None
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the binding itself have no code
 
 
 def _summary(error: Exception) -> str:

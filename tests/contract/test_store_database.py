@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,13 +146,43 @@ def test_sqlite_lock_kept_by_another_thread_is_a_store_error(sqlite_database: Da
     assert len(errors) == 1
 
 
-def test_sqlite_file_that_is_no_database_is_a_store_error(sqlite_file: Path) -> None:
+def test_sqlite_file_that_is_no_database_is_a_configuration_error(sqlite_file: Path) -> None:
     sqlite_file.write_bytes(b"this is not a database at all" * 100)
     database = Database(f"sqlite:///{sqlite_file}")
-    with pytest.raises(StoreError, match="not a database"):
+    with pytest.raises(ConfigurationError, match="is not an SQLite database: name another file"):
         prepare(database)
     database.close()
     assert sqlite_file.read_bytes().startswith(b"this is not"), "bad input loses nothing"
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Have permissions count for the length of a block."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_sqlite_in_a_directory_that_cannot_be_written_is_a_configuration_error_at_once(
+    sqlite_database: Database,
+) -> None:
+    prepare(sqlite_database)  # everything is imported while it can be
+    with tempfile.TemporaryDirectory() as name:  # where others may look, unlike the directories of tests
+        directory = Path(name)
+        file = directory / "state.db"
+        file.touch()
+        file.chmod(0o666)
+        directory.chmod(0o555)
+        with unprivileged():
+            database = Database(f"sqlite:///{file}", timeout=600)
+            with pytest.raises(ConfigurationError, match="write access to the file and to its directory"):
+                prepare(database)
+            database.close()
+        directory.chmod(0o755)
 
 
 def test_connections_closed_by_the_server_are_replaced_unnoticed(postgres_url: str) -> None:

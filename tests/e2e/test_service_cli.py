@@ -63,6 +63,7 @@ def test_wrong_command_line(service_world: ServiceWorld, arguments: tuple[str, .
         ("identity.rsa.v1", "identity.rsa.v9", ("entity.label", "identity.rsa.v9", "hsm-provision apply")),
         ('user = ["EMAIL_PASSWORD"]', 'user = ["EMAIL"]', ("schemes.rule[0].user", "EMAIL_PASSWORD")),
         ("sqlite:///users.sqlite", "oracle://x", ("users.database", "use sqlite or postgresql")),
+        ("sqlite:///state.sqlite", "sqlite:///server.pem", ("store.database", "is not an SQLite database")),
         ("[users]", "[users", ("not valid TOML", "line")),
         ('identity = "development-client"', 'identity = "other"', ("entities[0]", "psk.other.encryption.v1")),
     ],

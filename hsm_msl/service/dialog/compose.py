@@ -163,9 +163,12 @@ def _compose(
     observer: Callable[[Event], None],
 ) -> ComposedDialogs:
     section = config.document.service
-    database = Database(config.database())
-    closing.callback(database.close)
-    store = SqlDialogStore(database)
+    try:
+        database = Database(config.database())
+        closing.callback(database.close)
+        store = SqlDialogStore(database)
+    except ConfigurationError as error:
+        raise config.error("store.database", str(error)) from None
     local = _local(config, token, _instance(store, section.name))
     _prove(config, local)
     put_bindings(config, store)
