@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hsm_msl.cli.failures import CommandError
-from hsm_msl.service.printable import printable
+from hsm_msl.printable import printable
 
 if TYPE_CHECKING:
     from hsm_msl.service.dialog.console import DialogConsole

@@ -18,7 +18,7 @@ from hsm_msl.errors import (
     StoreError,
     TruncatedMessageError,
 )
-from hsm_msl.service.printable import printable
+from hsm_msl.printable import printable
 
 USAGE: Final = 2
 FAILED: Final = 1

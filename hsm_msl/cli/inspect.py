@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hsm_msl.cli.failures import PROTOCOL, CommandError
+from hsm_msl.printable import printable
 from hsm_msl.service.compose.inspection import compose_inspection
 from hsm_msl.service.inspection import Inspector, Report
-from hsm_msl.service.printable import printable
 
 _HEX_TEXT = re.compile(rb"\s*(?:[0-9A-Fa-f]{2}\s*)+\Z")
 _TIMES = frozenset({"timestamp", "renewalwindow", "expiration"})

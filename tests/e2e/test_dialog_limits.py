@@ -19,11 +19,11 @@ from dialog_world import Clock, Service
 from hsm_msl.dialog.names import MAX_PACKET, STREAM_MEDIA_TYPE, Kind, Side
 from hsm_msl.dialog.session import Outgoing
 from hsm_msl.errors import StoreError
+from hsm_msl.printable import printable
 from hsm_msl.service.dialog.console import DialogConsole
 from hsm_msl.service.dialog.http import DialogApplication, HttpTransport
 from hsm_msl.service.dialog.node import BATCH, QUEUE, DialogNode
 from hsm_msl.service.dialog.view import _time
-from hsm_msl.service.printable import printable
 from hsm_msl.stores.dialog_sql import SqlDialogStore
 from hsm_msl.stores.sql import Database
 

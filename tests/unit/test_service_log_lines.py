@@ -97,6 +97,22 @@ def test_the_trace_of_a_defect_is_in_its_line(captured: Captured) -> None:
         assert "ZeroDivisionError: a defect" in json.loads(text)["trace"]
 
 
+def test_texts_of_strangers_stay_in_their_line(captured: Captured) -> None:
+    nasty = NASTY + "\ud800\u2028\x85"
+    fields = {"entity": nasty, "code": None, "sent": 3}
+    logging.getLogger("hsm_msl.messages").warning("not from %s", nasty, extra={"fields": fields})
+    try:
+        raise ZeroDivisionError(nasty)
+    except ZeroDivisionError:
+        logging.getLogger("hsm_msl.messages").exception("a defect")
+    line, defect = captured.lines
+    assert line.isprintable()
+    assert line.encode()
+    assert line.count("ERROR forged") == 2
+    assert defect.encode()
+    assert not any(part.startswith("2026-01-01") for part in defect.splitlines())
+
+
 def test_an_id_is_made_where_none_came() -> None:
     assert request_id([], lambda count: bytes(count)) == "00" * 8
     assert request_id([(b"x-request-id", b"a\nb\nc\nd\ne")], lambda count: bytes(count)) == "00" * 8

@@ -10,9 +10,9 @@ from hsm_msl.dialog.names import ID_SIZE, Kind
 from hsm_msl.dialog.session import Message, Outcome
 from hsm_msl.errors import UsageError
 from hsm_msl.ports.dialog_records import BindingRow, DialogTransaction, EndpointRecord
+from hsm_msl.printable import printable
 from hsm_msl.service.dialog.compose import ComposedDialogs
 from hsm_msl.service.dialog.view import Lines, show_endpoint, state_text
-from hsm_msl.service.printable import printable
 
 _LISTED = 1000
 _PAUSE = 0.2

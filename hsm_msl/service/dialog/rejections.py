@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hsm_msl.dialog.session import Event
-from hsm_msl.service.printable import printable
+from hsm_msl.printable import printable
 from hsm_msl.service.watch.transitions import Record
 
 PERIOD = 60.0

@@ -11,7 +11,7 @@ from hsm_msl.dialog.headers import parse_dsk, parse_kek, parse_notice, parse_pai
 from hsm_msl.dialog.names import Cause, Kind, Reason, Side, State
 from hsm_msl.dialog.packet import Packet
 from hsm_msl.ports.dialog_records import DialogTransaction, EndpointRecord
-from hsm_msl.service.printable import printable
+from hsm_msl.printable import printable
 
 Lines = Iterator[tuple[str, str]]
 """Names and values, in order; a name that ends with a colon begins a part."""

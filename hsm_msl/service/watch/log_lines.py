@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Final, Literal
 
 import msgspec
 
+from hsm_msl.printable import printable
 from hsm_msl.service.sections import LogSection
 from hsm_msl.service.watch.request_trace import current
+
+_ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 _LEVELS: Final = {"hsm_msl": logging.INFO, "uvicorn": logging.WARNING}
 
@@ -42,7 +46,11 @@ class JsonLines(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        try:
+            return msgspec.json.encode(line).decode()
+        except UnicodeEncodeError:  # lone surrogates, which names of strangers may hold
+            clean = {name: printable(value) if isinstance(value, str) else value for name, value in line.items()}
+            return msgspec.json.encode(clean).decode()
 
 
 class TextLines(logging.Formatter):
@@ -57,8 +65,18 @@ class TextLines(logging.Formatter):
         request_id = getattr(record, "request_id", None)
         if request_id is not None:
             fields["request"] = request_id
-        record.more = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
+        more = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
+        record.more = printable(more)
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the method of the library
+        """Return the line without a traceback."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: _ExceptionInfo) -> str:  # noqa: N802 - the method of the library
+        """Return a traceback whose lines begin like no line of ours, whatever the exception says."""
+        return "\n".join("  " + printable(line) for line in super().formatException(ei).splitlines())
 
 
 _FORMS: Final[dict[Literal["json", "text"], type[logging.Formatter]]] = {"json": JsonLines, "text": TextLines}
