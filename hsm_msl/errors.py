@@ -310,6 +310,24 @@ class MslError(HsmMslError):
         self.detail = detail
 
 
+_QUOTED = 100
+
+
+def quoted(name: str | None) -> str:
+    """Return a name of a peer's choice as it may stand in a detail: in quotes, without control characters, cut."""
+    return repr(name if name is None or len(name) <= _QUOTED else f"{name[:_QUOTED]}...")
+
+
+def sender_mismatch(seen: str | None, expected: str | None) -> MslError:
+    """Return the refusal of a message whose sender is another one than expected.
+
+    Args:
+        seen: the identity that sent it.
+        expected: the one that should have.
+    """
+    return MslError(ErrorCode.MESSAGE_SENDER_MISMATCH, f"from {quoted(seen)}, expected {quoted(expected)}")
+
+
 class TruncatedMessageError(HsmMslError):
     """The stream ended before the chunk that ends the message (msl-wire section 3)."""
 

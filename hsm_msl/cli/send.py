@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hsm_msl.cli.failures import PROTOCOL, UNAVAILABLE, USAGE, CommandError
+from hsm_msl.errors import ErrorCode, MslError
 from hsm_msl.msl.conversation import ErrorResponseError, Payload, Response
 from hsm_msl.service.compose.client import compose_client
 from hsm_msl.service.config import read_client_config
@@ -18,6 +19,14 @@ from hsm_msl.service.http_stream import HttpStreamClient
 from hsm_msl.service.spool import HELD_BYTES, Spool
 
 _READ_BYTES = 1 << 16
+
+_KEY_ADVICE = "entities[].key_id: no entry names the key that the server authenticates with"
+_ADVICE = {
+    ErrorCode.MESSAGE_SENDER_MISMATCH: "server.identity: change it if this is the right server",
+    ErrorCode.RSA_PUBLICKEY_NOT_FOUND: _KEY_ADVICE,
+    ErrorCode.ECC_PUBLICKEY_NOT_FOUND: _KEY_ADVICE,
+}
+"""Where the client's file may be wrong, by the refusal of the answer."""
 
 
 def send(
@@ -65,6 +74,9 @@ def send(
             raise CommandError(f"{error}; is the server running there?", UNAVAILABLE) from None
         except ErrorResponseError as error:
             raise CommandError(f"the server refused the message: {error}", PROTOCOL) from None
+        except MslError as error:
+            advice = _ADVICE.get(error.code)
+            raise CommandError(f"{error}; {path}: {advice}", PROTOCOL) if advice else error from None
         if explain:
             sys.stderr.writelines(f"{purpose}: {place}\n" for purpose, place in client.places)
         _deliver(reply.pieces(), output)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hsm_msl.crypto.context import CryptoContext
-from hsm_msl.errors import ErrorCode, MslError, TruncatedMessageError, UsageError
+from hsm_msl.errors import ErrorCode, MslError, TruncatedMessageError, UsageError, sender_mismatch
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import (
@@ -297,7 +297,7 @@ class MslClient:
             # Under a master token the session keys bind the reply to the server; there is nothing to compare.
             return
         if header.entity_auth.identity != expected:
-            raise MslError(ErrorCode.MESSAGE_SENDER_MISMATCH)
+            raise sender_mismatch(header.entity_auth.identity, expected)
 
     def _accept(self, message: Message, sent: _Sent, header: MessageHeader) -> None:
         """Take what a reply brings, in the order of msl-engine section 9."""

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from hsm_msl.errors import BackendError, ErrorCode, MslError, StoreError, TruncatedMessageError, UsageError
+from hsm_msl.errors import (
+    BackendError,
+    ErrorCode,
+    MslError,
+    StoreError,
+    TruncatedMessageError,
+    UsageError,
+    sender_mismatch,
+)
 from hsm_msl.msl.client_state import ClientState, Session
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import (
@@ -394,7 +402,7 @@ class PeerConnection:
     def _check_sender(self, header: MessageHeader | ErrorHeader) -> None:
         identity = header.entity_auth.identity if isinstance(header, ErrorHeader) else header.identity
         if self._expected_identity not in (None, identity):
-            raise MslError(ErrorCode.MESSAGE_SENDER_MISMATCH)
+            raise sender_mismatch(identity, self._expected_identity)
 
     def _accept(self, message: Message, sent: Outgoing | None, header: MessageHeader) -> None:
         """Check a message and take what it brings (msl-engine sections 6, stages E3 and E4, and 9)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from hsm_msl.crypto.context import CryptoContext
-from hsm_msl.errors import ErrorCode, MslError, UsageError
+from hsm_msl.errors import UsageError, sender_mismatch
 from hsm_msl.msl.client_state import ClientState
 from hsm_msl.msl.context import MslContext
 from hsm_msl.msl.conversation import ErrorResponseError, Receive
@@ -81,7 +81,7 @@ class PushReceiver:
         """Take what a push brings, as from a reply without a request (msl-engine section 9, steps 2 to 6)."""
         entity = header.entity_auth
         if entity is not None and self._expected_identity not in (None, entity.identity):
-            raise MslError(ErrorCode.MESSAGE_SENDER_MISMATCH)
+            raise sender_mismatch(entity.identity, self._expected_identity)
         token, user_id_token = header.master_token, header.user_id_token
         if self._user is not None and user_id_token is not None and not user_id_token.verified:
             self._state.add_user_id_token(self._user, user_id_token, token)

@@ -169,6 +169,30 @@ def test_send_with_a_wrong_password(service_world: ServiceWorld, service: Runnin
     done = service_world.run("send", config, service.url, "x")
     line = one_line(done, PROTOCOL, "EMAILPASSWORD_INCORRECT")
     assert "not the password" not in line
+    assert line.count("EMAILPASSWORD_INCORRECT") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        (
+            '[server]\nidentity = "development-server"',
+            '[server]\nidentity = "another-server"',
+            ("MESSAGE_SENDER_MISMATCH", "from 'development-server', expected 'another-server'", "server.identity"),
+        ),
+        (
+            'key_id = "development-server-1"',
+            'key_id = "development-server-0"',
+            ("RSA_PUBLICKEY_NOT_FOUND", "key ID 'development-server-1'", "entities[].key_id"),
+        ),
+    ],
+    ids=["identity", "key ID"],
+)
+def test_send_says_what_does_not_fit_the_server(
+    service_world: ServiceWorld, service: RunningServer, old: str, new: str, parts: tuple[str, ...]
+) -> None:
+    config = service_world.client_config("unfit.toml", (old, new))
+    one_line(service_world.run("send", config, service.url, "x"), PROTOCOL, "unfit.toml", *parts)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hsm_msl.crypto.asymmetric import SignatureContext
-from hsm_msl.errors import ErrorCode, MslError
+from hsm_msl.errors import ErrorCode, MslError, quoted
 from hsm_msl.msl.entityauth.base import EntityAuthData, check_entity
 from hsm_msl.ports import Authorization, PublicKeys, SignatureScheme, SigningKey
 from hsm_msl.wire import fields
@@ -78,5 +78,5 @@ class KeyPairScheme:
                 raise MslError(self.PRIVATE_KEY_MISSING)
             return SignatureContext(self.SIGNATURE, signing=self.signing, verifying=verifying)
         if verifying is None:
-            raise MslError(self.PUBLIC_KEY_MISSING)
+            raise MslError(self.PUBLIC_KEY_MISSING, f"key ID {quoted(key_id)}")
         return SignatureContext(self.SIGNATURE, verifying=verifying)

@@ -42,8 +42,8 @@ class ErrorHeader:
         return _NAMES.get(self.internal_code, "unknown code")
 
     def __str__(self) -> str:
-        """Say the error in one line."""
-        detail = self.user_message or self.message
+        """Say the error in one line, and its name once: developer texts often begin with it."""
+        detail = self.user_message or f"{self.message or self.name}: ".removeprefix(f"{self.name}: ")[:-2]
         return f"{self.response.name} ({self.internal_code} {self.name})" + (f": {detail}" if detail else "")
 
 
