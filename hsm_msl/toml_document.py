@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import operator
 import re
 import tomllib
 from collections.abc import Iterable
@@ -19,6 +21,7 @@ Document = TypeVar("Document", bound=msgspec.Struct)
 _WHERE = re.compile(r" - at `(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
+_SCALARS: dict[type[shape.Type], Any] = {shape.StrType: str, shape.IntType: int}
 _STEP = re.compile(r"\.(?P<name>[A-Za-z0-9_-]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
 
 
@@ -51,6 +54,8 @@ def parse_document(text: str, kind: type[Document], *, origin: str) -> Document:
     Raises:
         ConfigurationError: the text is not TOML or does not fit ``kind``.
     """
+    if text.startswith("\ufeff"):
+        raise ConfigurationError(f"{origin}: not valid TOML: it begins with a byte order mark; save it without one")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -133,7 +138,11 @@ def _first_unfit(item: shape.Type, data: Any) -> tuple[str, Any]:
 
 def _class_of(item: shape.Type, value: Any) -> Any:
     plain = _plain(item, value)
-    return plain.cls if isinstance(plain, shape.StructType) else Any
+    members = [_plain(member, value) for member in (plain.types if isinstance(plain, shape.UnionType) else (plain,))]
+    classes = [
+        member.cls if isinstance(member, shape.StructType) else _SCALARS.get(type(member)) for member in members
+    ]
+    return Any if None in classes else functools.reduce(operator.or_, classes)
 
 
 def _plain(node: shape.Type, data: object) -> shape.Type:

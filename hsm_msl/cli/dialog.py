@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsm_msl.cli.failures import CommandError
+from hsm_msl.cli.failures import USAGE, CommandError, say
 from hsm_msl.printable import printable
 
 if TYPE_CHECKING:
@@ -23,14 +23,21 @@ app = typer.Typer(
         "Example, while hsm-msl dialog serve orders.toml runs: D=$(hsm-msl dialog open orders.toml urn:demo:stock); "
         "hsm-msl dialog send orders.toml $D order 'three chairs'; hsm-msl dialog receive orders.toml $D --wait 30"
     ),
-    no_args_is_help=True,
     # Its tracebacks print local variables, and those may be secrets.
     pretty_exceptions_enable=False,
 )
 
-_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The service's TOML configuration.")]
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG", readable=False, help="The service's TOML configuration.")]
 _Dialog = Annotated[str, typer.Argument(metavar="DIALOG", help="Id of the dialog, or its first digits.")]
 _AnyDialog = Annotated[str, typer.Argument(metavar="[DIALOG]", help="Id of a dialog, or its first digits.")]
+
+
+@app.callback(invoke_without_command=True)
+def _start(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        say("no command given. Start with: hsm-msl dialog serve CONFIG")
+        raise typer.Exit(USAGE)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ app = typer.Typer(
 )
 app.add_typer(dialog)
 
-_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML configuration file.")]
+# Whoever reads a file says why it cannot be read; typer would call that a wrong command line.
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG", readable=False, help="The TOML configuration file.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -91,7 +92,9 @@ def _send(
 @app.command("inspect")
 def _inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recorded request or response; - for stdin.")],
-    keys: Annotated[Path | None, typer.Option("--keys", help="TOML file with the keys to open it with.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", readable=False, help="TOML file with the keys to open it with.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
 ) -> None:
     """Decode a recorded request or response."""
@@ -102,7 +105,9 @@ def _inspect(
 
 @app.command("revoke")
 def _revoke(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The servers' configuration file.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", readable=False, help="The servers' configuration file.")
+    ],
     entity: Annotated[str | None, typer.Option("--entity", help="Identity of an entity.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Identity of a user, as user ID tokens name it.")] = None,
     serial: Annotated[
@@ -127,7 +132,10 @@ def _revoke(
 @app.command("doctor")
 def _doctor(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="A server's or client's file; or --uri, or --module.")
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG]", readable=False, help="A server's or client's file; or --uri, or --module."
+        ),
     ] = None,
     token: Annotated[str | None, typer.Option("--token", help="Which token of the file.")] = None,
     uri: Annotated[str | None, typer.Option("--uri", help="The token as an RFC 7512 URI.")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import socket
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 from uvicorn.supervisors.multiprocess import Multiprocess
 
-from hsm_msl.errors import ConfigurationError
 from hsm_msl.msl.streaming import StreamApplication
 from hsm_msl.service.asgi import MslApplication
 from hsm_msl.service.compose.server import ComposedServer, compose_server
@@ -23,6 +21,7 @@ from hsm_msl.service.dialog.http import DialogApplication
 from hsm_msl.service.documents import Configuration, ServerConfig
 from hsm_msl.service.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from hsm_msl.service.last_resort import LastResort
+from hsm_msl.service.listening import not_listening, open_listener
 from hsm_msl.service.named_application import applications
 from hsm_msl.service.sections import ManagementSection
 from hsm_msl.service.streaming import WHOLE_BYTES, StreamingMslApplication
@@ -31,16 +30,8 @@ from hsm_msl.service.watch.health_pages import Health
 from hsm_msl.service.watch.log_lines import set_up_logging
 from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
 
-_BACKLOG = 2048
-
 _START_SECONDS = 60
 """How long a worker process may take to start before it is replaced; a token on a busy machine takes its time."""
-
-_LISTEN_PROBLEMS = {
-    errno.EADDRINUSE: ("port", "is in use; stop the other program or choose another port (0 takes a free one)"),
-    errno.EACCES: ("port", "is not allowed for this user; choose one above 1023"),
-    errno.EADDRNOTAVAIL: ("host", "is no address of this machine"),
-}
 
 
 def application(
@@ -106,7 +97,7 @@ def management(
     try:
         listener = open_management(section, config.document.server.workers)
     except OSError as error:
-        raise _not_listening(config, "management", section.host, section.port, error) from None
+        raise not_listening(config, "management", section.host, section.port, error) from None
 
     def metrics() -> Response:
         return Response(composed.metrics.text(), media_type=composed.metrics.content_type)
@@ -133,20 +124,7 @@ def listen(config: Configuration[ServerConfig]) -> socket.socket:
         ConfigurationError: the address cannot be listened on; names the key and what to do.
     """
     section = config.document.server
-    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
-    try:
-        return socket.create_server((section.host, section.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise _not_listening(config, "server", section.host, section.port, error) from None
-
-
-def _not_listening(
-    config: Configuration[ServerConfig], table: str, host: str, port: int, error: OSError
-) -> ConfigurationError:
-    if isinstance(error, socket.gaierror):
-        return config.error(f"{table}.host", f"{host!r} cannot be resolved")
-    key, problem = _LISTEN_PROBLEMS.get(error.errno or 0, ("port", f"cannot be listened on: {error.strerror}"))
-    return config.error(f"{table}.{key}", f"{host}:{port} {problem}")
+    return open_listener(config, "server", section.host, section.port)
 
 
 def url_of(listener: socket.socket) -> str:

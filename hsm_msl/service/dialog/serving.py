@@ -21,6 +21,7 @@ from hsm_msl.service.dialog.node import DialogNode
 from hsm_msl.service.dialog.watch import dialog_health, dialog_source
 from hsm_msl.service.http_protocol import KEEP_ALIVE_SECONDS, HttpProtocol
 from hsm_msl.service.last_resort import LastResort
+from hsm_msl.service.listening import not_listening, open_listener
 from hsm_msl.service.watch.health_pages import Pulse
 from hsm_msl.service.watch.log_lines import set_up_logging
 from hsm_msl.service.watch.management import ManagementListener, ManagementPages, open_management
@@ -87,8 +88,7 @@ def _managed(config: DialogConfiguration, composed: ComposedDialogs) -> Iterator
     try:
         listener = open_management(section, 1)
     except OSError as error:
-        where = f"{section.host}:{section.port}"
-        raise config.error("management", f"{where} cannot be listened on: {error.strerror}") from None
+        raise not_listening(config, "management", section.host, section.port, error) from None
     engine, store = composed.engine, composed.store
     suites = {suite for binding in config.document.bindings for suite in binding.suites}
     health = dialog_health(engine, store, lambda: prove_suites(engine.context.local, suites), section)
@@ -120,17 +120,9 @@ def node_of(composed: ComposedDialogs) -> DialogNode:
     )
 
 
-@contextlib.contextmanager
-def _listening(config: DialogConfiguration) -> Iterator[socket.socket]:
+def _listening(config: DialogConfiguration) -> socket.socket:
     section = config.document.server
-    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
-    try:
-        listener = socket.create_server((section.host, section.port), family=family, backlog=2048)
-    except OSError as error:
-        where = f"{section.host}:{section.port}"
-        raise config.error("server", f"{where} cannot be listened on: {error.strerror}") from None
-    with listener:
-        yield listener
+    return open_listener(config, "server", section.host, section.port)
 
 
 def _url(listener: socket.socket) -> str:
