@@ -114,7 +114,7 @@ class KeyFiles(Section, frozen=True, kw_only=True):
 
     Attributes:
         encryption: the AES key.
-        mac: the HMAC-SHA256 key.
+        mac: the HMAC-SHA256 key, 16 bytes or more.
         wrap: the key-encrypting key, needed for SYMMETRIC_WRAPPED and the key ladders only.
     """
 

@@ -64,8 +64,8 @@ class LogSection(Section, frozen=True, kw_only=True):
         messages: write a line about every message; without it only about what went wrong on this side.
         entities: name entities by a ``pseudonym``; ``plain``, which also shows the details of refusals; or not at
             all.
-        pseudonym_key: file with the key of the pseudonyms, one line of hexadecimal; the same on all servers whose
-            lines are to be compared. Without it, every process makes its own when it starts.
+        pseudonym_key: file with the key of the pseudonyms, 16 bytes or more as one line of hexadecimal; the same on
+            all servers whose lines are to be compared. Without it, every process makes its own when it starts.
     """
 
     format: Literal["text", "json"] = "text"

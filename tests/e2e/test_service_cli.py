@@ -222,6 +222,15 @@ def test_key_files_open_to_others(service_world: ServiceWorld) -> None:
     one_line(service_world.run("send", config, "http://127.0.0.1:1/", "x"), CONFIGURATION, "chmod 600")
 
 
+def test_a_mac_key_in_a_file_is_no_single_byte(service_world: ServiceWorld) -> None:
+    short = service_world.directory / "keys/short.hex"
+    short.touch(mode=0o600)
+    short.write_text("00")
+    config = service_world.client_config("short.toml", ("keys/development-client.mac.hex", "keys/short.hex"))
+    done = service_world.run("send", config, "http://127.0.0.1:1/", "x")
+    one_line(done, CONFIGURATION, "short.hex: a key of 1 bytes; it must have at least 16")
+
+
 def test_public_key_of_a_server_without_one(service_world: ServiceWorld) -> None:
     config = service_world.server_config(
         "psk.toml",

@@ -182,12 +182,19 @@ def test_text_for_people_with_plain_names_and_silence(service_world: ServiceWorl
         assert server.log.read_text() == ""
 
 
-def test_a_key_of_pseudonyms_must_be_private(service_world: ServiceWorld) -> None:
+@pytest.mark.parametrize(
+    ("text", "mode", "problem"),
+    [(KEY, 0o644, b"open.hex: is open to others"), ("ab" * 15, 0o600, b"open.hex: a key of 15 bytes; it must have")],
+    ids=["open", "short"],
+)
+def test_a_key_of_pseudonyms_must_be_private_and_long(
+    service_world: ServiceWorld, text: str, mode: int, problem: bytes
+) -> None:
     key = service_world.directory / "open.hex"
-    key.write_text(KEY)
-    key.chmod(0o644)
+    key.write_text(text)
+    key.chmod(mode)
     change = ("[entity]", '[log]\npseudonym_key = "open.hex"\n\n[entity]')
     config = service_world.server_config("open.toml", change, ("state.sqlite", "open.sqlite"))
     done = service_world.run("serve", "--check", config)
     assert done.returncode == 78
-    assert b"open.hex: is open to others" in done.stderr
+    assert problem in done.stderr

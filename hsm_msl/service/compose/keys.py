@@ -49,6 +49,7 @@ from hsm_msl.service.watch.transitions import Record, no_record
 
 _NO_KEY = "make or import it with hsm-provision apply"
 _MAX_KEY_FILE = 65536
+_SHORTEST_KEY = 16
 
 Place = tuple[str, str]
 """What keys are for, and where they live; for people."""
@@ -343,13 +344,16 @@ def read_secret(path: Path) -> bytes:
     """Return the key a file holds as one line of hexadecimal.
 
     Raises:
-        ConfigurationError: the file is missing, open to others, or holds something else.
+        ConfigurationError: the file is missing, open to others, or holds something else or a key that can be guessed.
     """
     text = _private_bytes(path)
     try:
-        return bytes.fromhex(text.decode("ascii"))
+        key = bytes.fromhex(text.decode("ascii"))
     except ValueError:
         raise ConfigurationError(f"{path}: not one line of hexadecimal") from None
+    if len(key) < _SHORTEST_KEY:
+        raise ConfigurationError(f"{path}: a key of {len(key)} bytes; it must have at least {_SHORTEST_KEY}")
+    return key
 
 
 def read_public_key(path: Path) -> PublicKey:
