@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from hsm_provision.approvals import named
 from hsm_provision.backup import Bundle, create_backed_up
-from hsm_provision.ceremony import CeremonyFile
+from hsm_provision.ceremony import ApproverSection, Authority, CeremonyFile
 from hsm_provision.desired_keys import DesiredKey, create_missing_files, load_material
 from hsm_provision.errors import StalePlanError, VerificationError
 from hsm_provision.manifest import ManifestBody, ManifestKey
@@ -75,6 +76,7 @@ def apply_plan(
     progress: Progress,
     begun: Plan,
     resumed: bool,
+    approved: Sequence[ApproverSection],
 ) -> Applied:
     """Bring the token to what the ceremony asks for. Doing it again changes nothing.
 
@@ -92,6 +94,7 @@ def apply_plan(
         begun: the plan under which the work is journalled: this one, or the one made before the token was
             initialised.
         resumed: whether this continues an interrupted run.
+        approved: who approved, for the record.
 
     Returns:
         What was done.
@@ -108,10 +111,18 @@ def apply_plan(
     proofs: dict[str, KeyProof] = {}
     if plan.changes:
         records.write_journal(begun, "started")
-        records.audit().append(
-            "apply resumed" if resumed else "apply started",
-            records.witnessed({"ceremony": plan.ceremony, "plan": begun.hash, "token": session.identity.serial}),
-        )
+        details = {
+            "ceremony": plan.ceremony,
+            "ceremony sha256": file.digest,
+            "plan": begun.hash,
+            "token": session.identity.serial,
+            **({"approved by": named(approved)} if approved else {}),
+        }
+        records.audit().append("apply resumed" if resumed else "apply started", records.witnessed(details))
+    if isinstance(plan.authority, Authority):
+        records.audit().append("approvers changed", _authority_details(body.approving, plan.authority))
+        # Written with the next entry, not before: until the signing key is recorded nothing would sign it.
+        body = msgspec.structs.replace(body, authority=plan.authority)
     planned = {key.label: key for key in plan.keys}
     for key in wanted:
         step = planned[key.name.label]
@@ -213,6 +224,15 @@ def _apply_users(file: CeremonyFile, plan: Plan, records: Records, open_users: O
                 progress(f"{user.action} user {user.email}")
                 apply_user(file, entries[user.email], users)
                 records.audit().append(f"user {user.action}d", {"email": user.email, "identity": user.identity})
+
+
+def _authority_details(before: Authority, after: Authority) -> dict[str, str]:
+    return {
+        "before": named(before.approvers) or "none",
+        "from now on": named(after.approvers) or "none",
+        "apply approvals": str(after.apply_approvals),
+        "destroy approvals": str(after.destroy_approvals),
+    }
 
 
 def _creation(key: PlannedKey) -> tuple[object, ...]:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.private_files import create_private_file, make_private_directory, replace_private_file
-from hsm_provision.ceremony import ApproverSection
+from hsm_provision.ceremony import ApproverSection, Authority
 from hsm_provision.errors import ApprovalError
 
 
@@ -85,8 +85,8 @@ def new_approver_key(path: Path, passphrase: bytes) -> str:
 
 def approve(
     path: Path, passphrase: bytes, *, approvers: Sequence[ApproverSection], step: str, digest: str, time: str
-) -> Approval:
-    """Sign a step with an approver's key.
+) -> tuple[Approval, ApproverSection]:
+    """Sign a step with an approver's key, and say whose it is.
 
     Args:
         path: the approver's private key file.
@@ -109,33 +109,54 @@ def approve(
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(f"{path}: not an approver key (Ed25519)")
     public = _raw(key.public_key())
-    who = next((entry.name for entry in approvers if entry.public_key == public), None)
+    who = next((entry for entry in approvers if entry.public_key == public), None)
     if who is None:
         raise ApprovalError(f"the holder of {path.name} is no approver of this ceremony")
     signature = key.sign(approval_text(step, digest))
-    return Approval(who, time, base64.b64encode(signature).decode())
+    return Approval(who.name, time, base64.b64encode(signature).decode()), who
+
+
+def fingerprint(public_key: str) -> str:
+    """Return the SHA-256 of an approver's public key (Base64), hexadecimal."""
+    return hashlib.sha256(base64.b64decode(public_key)).hexdigest()
+
+
+def named(approvers: Iterable[ApproverSection]) -> str:
+    """Return approvers with the fingerprints of their keys, for log and report: a name alone proves nobody."""
+    return "; ".join(f"{entry.name} (key {fingerprint(entry.public_key)})" for entry in approvers)
+
+
+def demand_recorded(recorded: Authority, named_now: Authority) -> None:
+    """Refuse a ceremony whose approvers are not those the last ``apply`` recorded.
+
+    Raises:
+        ApprovalError: their keys or numbers differ.
+    """
+    if recorded != named_now:
+        raise ApprovalError(
+            "this ceremony names other approvers, or another number of them, than the last `apply` recorded: "
+            f"{named(recorded.approvers) or 'none'}; nothing was changed. Where that is meant, `apply` it first"
+        )
 
 
 def demand_approvals(
     approvals: Iterable[Approval], *, approvers: Sequence[ApproverSection], step: str, digest: str, needed: int
-) -> tuple[str, ...]:
-    """Return the distinct people who validly approved.
+) -> tuple[ApproverSection, ...]:
+    """Return the distinct people who validly approved, ordered by name.
 
     Raises:
         ApprovalError: they are fewer than ``needed``.
     """
     keys = {entry.name: entry.public_key for entry in approvers}
-    valid = sorted(
-        {
-            item.approver
-            for item in approvals
-            if item.approver in keys and _fits(item, keys[item.approver], step, digest)
-        }
-    )
+    valid = {
+        item.approver
+        for item in approvals
+        if item.approver in keys and _fits(item, keys[item.approver], step, digest)
+    }
     if len(valid) < needed:
-        have = f"; approved so far by {', '.join(valid)}" if valid else ""
+        have = f"; approved so far by {', '.join(sorted(valid))}" if valid else ""
         raise ApprovalError(f"{step} {digest[:12]} needs {needed} approval(s) of different people{have}")
-    return tuple(valid)
+    return tuple(sorted((entry for entry in approvers if entry.name in valid), key=lambda entry: entry.name))
 
 
 def read_approvals(path: Path) -> tuple[Approval, ...]:

@@ -142,6 +142,14 @@ class PolicySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     apply_approvals: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
+class Authority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who approves, ordered by name, and how many must: what an ``apply`` records, so that nobody swaps it unseen."""
+
+    approvers: tuple[ApproverSection, ...] = ()
+    apply_approvals: int = 0
+    destroy_approvals: int = 2
+
+
 class BackupSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The version of the backup key (profile ``backup-wrap``) under which keys are backed up at their creation."""
 
@@ -165,6 +173,12 @@ class Ceremony(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backup: BackupSection | None = None
     fleet: FleetSection | None = None
     attestation: AttestationSection | None = None
+
+    @property
+    def authority(self) -> Authority:
+        """Who approves under this ceremony."""
+        approvers = tuple(sorted(self.approver, key=lambda entry: entry.name))
+        return Authority(approvers, self.policy.apply_approvals, self.policy.destroy_approvals)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,13 +205,13 @@ def retire_version(
     return retired
 
 
-def destroy_version(office: KeyOffice, label: str, approved_by: Sequence[str]) -> ManifestKey:
+def destroy_version(office: KeyOffice, label: str, approval: Mapping[str, str]) -> ManifestKey:
     """Destroy a retired version for good. The caller has checked the approvals.
 
     Args:
         office: where.
         label: the key version.
-        approved_by: who approved, for the record.
+        approval: who approved, and under which ceremony, for the record.
 
     Raises:
         ConflictError: no such version.
@@ -221,13 +221,12 @@ def destroy_version(office: KeyOffice, label: str, approved_by: Sequence[str]) -
     """
     body = office.manifest()
     entry = demand_destroyable(body, label)
-    details = {"label": label, "approved by": ", ".join(approved_by)}
-    office.records.audit().append("key destruction started", office.records.witnessed(details))
+    office.records.audit().append("key destruction started", office.records.witnessed({"label": label, **approval}))
     count = destroy_label(office.session, label)
     if list_keys(office.session).of_label(label):
         raise VerificationError(f"{label} is still on the token after its destruction")
     destroyed = _moved(office, entry, "destroyed")
-    office.records.audit().append("key destroyed", {"label": label, "objects": str(count)})
+    office.records.audit().append("key destroyed", {"label": label, "objects": str(count), **approval})
     office.store(body, [destroyed])
     return destroyed
 

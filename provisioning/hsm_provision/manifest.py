@@ -18,7 +18,7 @@ from hsm_msl.audit.hand_over import SignerHandOver
 from hsm_msl.audit.signatures import signature_fits
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.private_files import replace_private_file
-from hsm_provision.ceremony import KeyState
+from hsm_provision.ceremony import Authority, KeyState
 from hsm_provision.check_values import CheckValue
 from hsm_provision.labels import parse_label
 from hsm_provision.templates import Provenance
@@ -88,6 +88,13 @@ class ManifestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: ManifestToken
     keys: tuple[ManifestKey, ...] = ()
     audit: AuditHead | None = None
+    authority: Authority | msgspec.UnsetType = msgspec.UNSET
+    """Left out of what is signed where nobody approves, as in manifests from before it was known."""
+
+    @property
+    def approving(self) -> Authority:
+        """Who approves, as the last ``apply`` recorded it."""
+        return self.authority if isinstance(self.authority, Authority) else Authority()
 
     def key(self, label: str) -> ManifestKey | None:
         """Return the entry with this label, or None."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from hsm_provision.ceremony import CeremonyFile
+from hsm_provision.ceremony import Authority, CeremonyFile
 from hsm_provision.check_values import CheckValue, check_value_of_secret, public_check_value
 from hsm_provision.desired_keys import DesiredKey, load_material, source_missing
 from hsm_provision.errors import ConflictError
@@ -65,6 +65,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: tuple[PlannedUser, ...] = ()
     bystanders: tuple[str, ...] = ()
     """Labels of key objects on the token that the ceremony does not mention."""
+    authority: Authority | msgspec.UnsetType = msgspec.UNSET
+    """Who approves from then on, where that changes."""
 
     @property
     def hash(self) -> str:
@@ -83,6 +85,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             int(self.initialise)
             + sum(key.action not in ("keep", "conflict") for key in self.keys)
             + sum(user.action != "keep" for user in self.users)
+            + isinstance(self.authority, Authority)
         )
 
 
@@ -126,6 +129,7 @@ def make_plan(
     )
     labels = {key.name.label for key in wanted}
     found = {item.label for item in listing.objects} if listing is not None else set()
+    authority = file.document.authority
     return Plan(
         format=FORMAT,
         ceremony=file.document.ceremony,
@@ -138,6 +142,7 @@ def make_plan(
         keys=planned,
         users=tuple(users),
         bystanders=tuple(sorted(found - labels)),
+        authority=msgspec.UNSET if authority == (manifest.approving if manifest else Authority()) else authority,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from textwrap import wrap
 
 from hsm_msl.audit.chain import CHECKPOINT, AuditRecord
 from hsm_msl.audit.verification import AuditVerdict, read_records, verify_log
@@ -18,6 +19,9 @@ from hsm_provision.records import WITNESSES, Records
 from hsm_provision.spoken import spoken
 from hsm_provision.token_verification import TokenVerdict
 from hsm_provision.verification import KeyProof
+
+_GROUP = 8
+"""Digits of a fingerprint between two spaces, so that people can compare it and a line can break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,9 @@ class Report:
     def approvals(self) -> tuple[str, ...]:
         """Who approved what, and when."""
         return tuple(
-            f"{record.details['approver']}: {record.details['step']} {record.details['hash'][:16]}, {record.time}"
+            f"{record.details['approver']}: {record.details['step']} {record.details['hash'][:16]}, {record.time}; "
+            f"key {_grouped(record.details.get('approver key', 'not recorded'))}, "
+            f"ceremony file {_grouped(record.details.get('ceremony sha256', 'not recorded'))}"
             for record in self.timeline
             if record.event == "step approved" and {"approver", "step", "hash"} <= record.details.keys()
         )
@@ -126,6 +132,10 @@ def make_report(
         audit=_audit(manifest, records),
         timeline=timeline,
     )
+
+
+def _grouped(digest: str) -> str:
+    return " ".join(wrap(digest, _GROUP))
 
 
 def _audit(manifest: Manifest, records: Records) -> AuditVerdict | None:

@@ -19,7 +19,7 @@ from hsm_msl.private_files import create_private_file
 from hsm_provision.apply import Applied, apply_plan, demand_agreed
 from hsm_provision.approvals import demand_approvals, read_approvals
 from hsm_provision.attestation import EvidenceShelf
-from hsm_provision.ceremony import CeremonyFile, read_ceremony
+from hsm_provision.ceremony import ApproverSection, Authority, CeremonyFile, read_ceremony
 from hsm_provision.desired_keys import DesiredKey, desired_keys
 from hsm_provision.lifecycle import KeyOffice, create_first
 from hsm_provision.manifest import Manifest, ManifestBody
@@ -35,6 +35,10 @@ from hsm_provision.typed_secrets import read_new, secret_source
 from hsm_provision.user_import import OpenUsers, PlannedUser, plan_users, users_exist, users_url
 
 _LOG = logging.getLogger("hsm_provision")
+_HASH_NEEDED = (
+    "a ceremony for production, or one that needs approvals, is applied with the hash of its plan: run "
+    "`hsm-provision plan`, review it, then `apply --plan-hash HASH`"
+)
 PIN_BYTES = 12
 """Entropy of a PIN invented for a development token; 16 characters of URL-safe Base64."""
 
@@ -99,7 +103,7 @@ class Workspace:
     def signed_manifest(self, session: TokenSession) -> ManifestBody:
         """Return the stored manifest once the token's signing key vouches for it. Raises ConfigurationError."""
         self.required_manifest()
-        return self.records.manifest_for(session, self.file.document.records.signing_key)
+        return self._recorded(session)
 
     @property
     def evidence(self) -> EvidenceShelf:
@@ -151,25 +155,27 @@ class Workspace:
             agreed: hash of the plan people agreed to.
             progress: told what happens.
         """
-        approvals = self.file.document.policy.apply_approvals
-        if agreed is None and (approvals or self.file.document.environment == "production"):
-            raise ConfigurationError(
-                "a ceremony for production, or one that needs approvals, is applied with the hash of its plan: run "
-                "`hsm-provision plan`, review it, then `apply --plan-hash HASH`"
-            )
-        document = self.file.document
-        if agreed is not None and document.policy.apply_approvals:
-            demand_approvals(
-                read_approvals(self.records.approvals_path(agreed)),
-                approvers=document.approver,
-                step="apply",
-                digest=agreed,
-                needed=document.policy.apply_approvals,
-            )
+        if agreed is None and self.file.document.environment == "production":
+            raise ConfigurationError(_HASH_NEEDED)
+        approved = self._approved(self.file.document.authority, agreed)
         with self.records.held():
-            return self._apply(agreed, progress)
+            return self._apply(agreed, approved, progress)
 
-    def _apply(self, agreed: str | None, progress: Progress) -> Applied:
+    def _approved(self, authority: Authority, agreed: str | None) -> tuple[ApproverSection, ...]:
+        """Return who approved of the agreed plan. Raises ApprovalError when they are too few."""
+        if not authority.apply_approvals:
+            return ()
+        if agreed is None:
+            raise ConfigurationError(_HASH_NEEDED)
+        return demand_approvals(
+            read_approvals(self.records.approvals_path(agreed)),
+            approvers=authority.approvers,
+            step="apply",
+            digest=agreed,
+            needed=authority.apply_approvals,
+        )
+
+    def _apply(self, agreed: str | None, approved: Sequence[ApproverSection], progress: Progress) -> Applied:
         interrupted = self.records.started(self.file.document.ceremony)
         begun: Plan | None = None
         if self.token_absent():
@@ -180,6 +186,8 @@ class Workspace:
             self.records.write_journal(begun, "started")
             self.ensure_token(progress)
         with self.session() as session:
+            # Under the policy that was in force so far, whatever this file says of approvers.
+            former = self._approved(self._recorded(session).approving, agreed)
             plan = self._plan(session)
             if begun is None:
                 demand_agreed(plan, self.records, agreed)
@@ -193,6 +201,7 @@ class Workspace:
                 progress=progress,
                 begun=begun or plan,
                 resumed=bool(interrupted),
+                approved=tuple(dict.fromkeys((*approved, *former))),
             )
         self._keep_copy(session)
         return applied
@@ -231,10 +240,13 @@ class Workspace:
         if wanted and office.manifest().key(str(label)) is None:
             create_first(office, wanted[0], progress)
 
+    def _recorded(self, session: TokenSession) -> ManifestBody:
+        return self.records.manifest_for(session, self.file.document.records.signing_key)
+
     def _plan(self, session: TokenSession | None) -> Plan:
         recorded = None
         if session is not None and self.records.manifest() is not None:
-            recorded = self.records.manifest_for(session, self.file.document.records.signing_key)
+            recorded = self._recorded(session)
         return make_plan(
             self.file,
             self.wanted,

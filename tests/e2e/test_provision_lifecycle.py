@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -299,6 +302,63 @@ def test_a_forged_approval_does_not_count(bench: CeremonyBench) -> None:
     outcome = bench.run("destroy", ceremony, "msl.token.mac.v1", "--request", digest, "--yes")
     assert outcome.code == 6
     assert "approved so far by alice" in outcome.err
+
+
+def audit_details(bench: CeremonyBench, event: str) -> list[dict[str, str]]:
+    lines = (bench.work / "records/audit.jsonl").read_text().splitlines()
+    return [record["details"] for record in map(json.loads, lines) if record["event"] == event]
+
+
+def test_a_copy_of_the_ceremony_with_keys_of_ones_own_approves_nothing(bench: CeremonyBench) -> None:
+    """One person makes keys named as the approvers are; only those the last apply recorded count."""
+    people = "".join(approver(bench, name) for name in ("alice", "bob"))
+    ceremony = bench.ceremony(*TOKEN_KEYS, extra="\n" + people)
+    bench.apply(ceremony)
+    label = "msl.token.wrap.v1"
+    bench.run("rotate", ceremony, "msl.token", "--yes")
+    bench.run("retire", ceremony, label, "--without-evidence", "--yes")
+    digest = bench.run("destroy", ceremony, label).out.split()[-1]
+    forged = "".join(approver(bench, f"own/{name}").replace("own/", "") for name in ("alice", "bob"))
+    copy = bench.ceremony(*TOKEN_KEYS, extra="\n" + forged, name="copy.toml")
+    assert [approve(bench, copy, digest, f"own/{name}") for name in ("alice", "bob")] == [0, 0]
+    outcome = bench.run("destroy", copy, label, "--request", digest, "--yes")
+    assert (outcome.code, "names other approvers" in outcome.err) == (6, True)
+    assert bench.run("destroy", ceremony, label, "--request", digest, "--yes").code == 6
+    assert states(bench)[label] == "retired"
+    assert [approve(bench, ceremony, digest, name) for name in ("alice", "bob")] == [0, 0]
+    assert bench.run("destroy", ceremony, label, "--request", digest, "--yes").code == 0
+    keys = re.findall('public_key = "(.+)"', people)
+    prints = [hashlib.sha256(base64.b64decode(key)).hexdigest() for key in keys]
+    (gone,) = audit_details(bench, "key destroyed")
+    assert gone["approved by"] == f"alice (key {prints[0]}); bob (key {prints[1]})"
+    assert gone["ceremony sha256"] == hashlib.sha256(ceremony.read_bytes()).hexdigest()
+    assert {one["approver key"] for one in audit_details(bench, "step approved")} >= set(prints)
+
+
+def test_other_approvers_come_in_with_the_approvals_of_the_former_ones(bench: CeremonyBench) -> None:
+    policy = "\n[policy]\napply_approvals = {}\n"
+    people = "".join(approver(bench, name) for name in ("alice", "bob"))
+    ceremony = bench.ceremony(*TOKEN_KEYS, extra=policy.format(2) + people)
+    digest = bench.run("plan", ceremony, "--json").json["hash"]
+    assert [approve(bench, ceremony, digest, name) for name in ("alice", "bob")] == [0, 0]
+    assert bench.run("apply", ceremony, "--plan-hash", digest).code == 0
+    others = "".join(approver(bench, name) for name in ("carol", "dave"))
+    changed = bench.ceremony(*TOKEN_KEYS, extra=policy.format(0) + others, name="changed.toml")
+    planned = bench.run("plan", changed)
+    assert "approvers from then on: carol (key " in planned.out
+    digest = planned.out.split()[-1]
+    assert bench.run("apply", changed).code == 2  # without the hash there is nothing to have approved
+    assert [approve(bench, changed, digest, name) for name in ("carol", "dave")] == [0, 0]
+    before = bench.manifest()
+    refused = bench.run("apply", changed, "--plan-hash", digest)
+    assert (refused.code, bench.manifest()) == (6, before)
+    assert [approve(bench, changed, digest, name) for name in ("alice", "bob")] == [0, 0]
+    outcome = bench.run("apply", changed, "--plan-hash", digest)
+    assert outcome.code == 0, outcome.err
+    assert [one["name"] for one in bench.manifest()["authority"]["approvers"]] == ["carol", "dave"]
+    assert audit_details(bench, "approvers changed")[-1]["before"].startswith("alice (key ")
+    assert "alice (key " in audit_details(bench, "apply started")[-1]["approved by"]
+    assert "nothing to do" in bench.run("apply", changed).out
 
 
 def test_production_apply_waits_for_its_approvals(bench: CeremonyBench) -> None:

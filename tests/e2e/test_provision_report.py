@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -124,6 +125,12 @@ def test_the_report_names_witnesses_approvals_and_what_was_destroyed(bench: Cere
     assert "First, W.; Second W.; Third W." in words
     assert f"alice: destroy {digest[:16]}" in words
     assert f"bob: destroy {digest[:16]}" in words
+    for key in re.findall('public_key = "(.+)"', people):
+        shown = hashlib.sha256(base64.b64decode(key)).hexdigest()
+        assert " ".join(re.findall("." * 8, shown)) in words
+    assert (
+        f"ceremony file {' '.join(re.findall('.' * 8, hashlib.sha256(ceremony.read_bytes()).hexdigest()))}" in words
+    )
     assert "What was destroyed is gone." in words
     assert text.count("date and signature") >= 4
     manifest = hashlib.sha256((bench.work / "records/manifest.json").read_bytes()).hexdigest()

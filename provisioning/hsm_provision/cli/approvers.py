@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hsm_msl.errors import ConfigurationError
-from hsm_provision.approvals import add_approval, new_approver_key, read_request
+from hsm_provision.approvals import add_approval, fingerprint, new_approver_key, read_request
 from hsm_provision.approvals import approve as sign_approval
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
 from hsm_provision.errors import ExitCode
@@ -62,17 +62,29 @@ def approve(
             f"{request.asked}; reason: {request.reason or '(none given)'}",
             markup=False,
         )
-    approval = sign_approval(
+    # Those of the last `apply` as well: a change of approvers is theirs to approve.
+    recorded = opened.records.manifest()
+    approvers = (*opened.file.document.approver, *(recorded.body.approving.approvers if recorded else ()))
+    approval, who = sign_approval(
         key,
         secret_source(unlock, f"passphrase of {key.name}").read().reveal(),
-        approvers=opened.file.document.approver,
+        approvers=approvers,
         step=step,
         digest=digest,
         time=opened.records.now(),
     )
     add_approval(opened.records.approvals_path(digest), approval)
-    opened.records.audit().append("step approved", {"step": step, "hash": digest, "approver": approval.approver})
-    out().print(f"{approval.approver} approved {step} {digest[:12]}", markup=False)
+    opened.records.audit().append(
+        "step approved",
+        {
+            "step": step,
+            "hash": digest,
+            "approver": who.name,
+            "approver key": fingerprint(who.public_key),
+            "ceremony sha256": opened.file.digest,
+        },
+    )
+    out().print(f"{who.name} approved {step} {digest[:12]}", markup=False)
     return int(ExitCode.DONE)
 
 

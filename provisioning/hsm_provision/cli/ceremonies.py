@@ -8,7 +8,8 @@ import msgspec
 import typer
 
 from hsm_provision.apply import Applied
-from hsm_provision.ceremony import Ceremony
+from hsm_provision.approvals import named
+from hsm_provision.ceremony import Authority, Ceremony
 from hsm_provision.cli.console import (
     ActorOption,
     CeremonyArgument,
@@ -96,6 +97,12 @@ def _print_plan(made: Plan, *, templates: bool) -> None:
         console.print(f"conflict: {key.label}: {'; '.join(key.problems)}", markup=False)
     if made.bystanders:
         console.print(f"not mentioned by this ceremony: {', '.join(made.bystanders)}", markup=False)
+    if isinstance(made.authority, Authority):
+        console.print(
+            f"approvers from then on: {named(made.authority.approvers) or 'none'}; "
+            f"{made.authority.apply_approvals} must approve `apply`, {made.authority.destroy_approvals} `destroy`",
+            markup=False,
+        )
     if templates:
         for key in made.keys:
             for half, template in key.templates.items():

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from hsm_msl.private_files import replace_private_file
-from hsm_provision.approvals import Request, demand_approvals, read_approvals, read_request
+from hsm_provision.approvals import Request, demand_approvals, demand_recorded, named, read_approvals, read_request
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import (
     ActorOption,
@@ -219,7 +219,9 @@ def destroy(
         needed=opened.file.document.policy.destroy_approvals,
     )
     with opened.office() as office:
-        entry = demand_destroyable(office.manifest(), label)
+        body = office.manifest()
+        demand_recorded(body.approving, opened.file.document.authority)
+        entry = demand_destroyable(body, label)
         if (asked.subject, asked.check, asked.token_serial) != (
             label,
             entry.check.value,
@@ -227,8 +229,8 @@ def destroy(
         ):
             raise ApprovalError(f"request {request[:12]} is for {asked.subject} on token {asked.token_serial}")
         confirm(f"Destroy {label} for ever? Type its name:", yes, typed=label)
-        destroy_version(office, label, approved)
-    out().print(f"{label} is destroyed; approved by {', '.join(approved)}", markup=False)
+        destroy_version(office, label, {"approved by": named(approved), "ceremony sha256": opened.file.digest})
+    out().print(f"{label} is destroyed; approved by {', '.join(entry.name for entry in approved)}", markup=False)
     return int(ExitCode.DONE)
 
 
