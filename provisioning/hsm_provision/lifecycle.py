@@ -206,7 +206,9 @@ def retire_version(
 
 
 def destroy_version(office: KeyOffice, label: str, approval: Mapping[str, str]) -> ManifestKey:
-    """Destroy a retired version for good. The caller has checked the approvals.
+    """Destroy a retired version for good, with the wrapped form these records keep of it.
+
+    The caller has checked the approvals.
 
     Args:
         office: where.
@@ -217,6 +219,7 @@ def destroy_version(office: KeyOffice, label: str, approval: Mapping[str, str]) 
         ConflictError: no such version.
         ApprovalError: it is not retired.
         VerificationError: objects with its label remain.
+        ConfigurationError: its wrapped form cannot be removed, or a record cannot be written.
         BackendError: the token failed.
     """
     body = office.manifest()
@@ -225,8 +228,13 @@ def destroy_version(office: KeyOffice, label: str, approval: Mapping[str, str]) 
     count = destroy_label(office.session, label)
     if list_keys(office.session).of_label(label):
         raise VerificationError(f"{label} is still on the token after its destruction")
-    destroyed = _moved(office, entry, "destroyed")
-    office.records.audit().append("key destroyed", {"label": label, "objects": str(count), **approval})
+    destroyed = msgspec.structs.replace(_moved(office, entry, "destroyed"), backup=None)
+    details = {"label": label, "objects": str(count), **approval}
+    if entry.backup is not None:
+        # With enough shares it would open to the key for as long as it exists.
+        office.records.remove_bundle(entry.backup)
+        details["backup removed"] = entry.backup
+    office.records.audit().append("key destroyed", details)
     office.store(body, [destroyed])
     return destroyed
 

@@ -17,7 +17,7 @@ from hsm_msl.audit.hand_over import hand_over_signer
 from hsm_msl.audit.log import AuditLog
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
-from hsm_msl.private_files import make_private_directory, replace_private_file
+from hsm_msl.private_files import make_private_directory, replace_private_file, sync_directory
 from hsm_provision import __version__
 from hsm_provision.manifest import (
     Manifest,
@@ -179,6 +179,16 @@ class Records:
     def bundle_path(self, digest: str) -> Path:
         """Return the file that holds a backup bundle."""
         return self.directory / "backups" / f"{digest}.json"
+
+    def remove_bundle(self, digest: str) -> None:
+        """Remove a backup bundle, if it is there. Raises ConfigurationError."""
+        path = self.bundle_path(digest)
+        try:
+            path.unlink(missing_ok=True)
+            if path.parent.exists():
+                sync_directory(path.parent)
+        except OSError as error:
+            raise ConfigurationError(f"{path}: cannot be removed: {error.strerror}") from error
 
     @property
     def usage_directory(self) -> Path:

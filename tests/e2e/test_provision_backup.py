@@ -23,10 +23,10 @@ BACKED_UP = (
 PSK = '\n[[preshared]]\nidentity = "e"\nencryption = "kpe.hex"\nmac = "kph.hex"\nbackup = true\n[backup]\n'
 
 
-def with_backup_key(bench: CeremonyBench, *keys: str) -> Path:
+def with_backup_key(bench: CeremonyBench, *keys: str, people: str = "") -> Path:
     bench.write("kpe.hex", "01" * 16)
     bench.write("kph.hex", "02" * 32)
-    ceremony = bench.ceremony(*keys, extra=PSK)
+    ceremony = bench.ceremony(*keys, extra=PSK + people)
     outcome = bench.run("backup-key", ceremony, "--needed", "2", "--shares", "3", "--shares-to", "shares", "--yes")
     assert outcome.code == 0, outcome.err
     return ceremony
@@ -240,6 +240,32 @@ def test_keys_that_the_records_know_nothing_of_are_never_destroyed(bench: Ceremo
     assert again.code == 3
     assert not (bench.work / "shares2").exists()
     assert (bench.python(value), len(bench.python(count))) == before
+
+
+def test_what_is_destroyed_leaves_no_wrapped_form_in_the_records(bench: CeremonyBench) -> None:
+    people = ""
+    for name in ("alice", "bob"):
+        bench.write(f"{name}.pass", f"passphrase of {name}\n")
+        people += bench.run("approver-key", f"{name}.pem", "--passphrase", f"file:{bench.work}/{name}.pass").out
+    ceremony = with_backup_key(bench, BACKED_UP[1], people=people)
+    bench.apply(ceremony)
+    assert bench.run("rotate", ceremony, "msl.token", "--yes").code == 0
+    label = "msl.token.mac.v1"
+    assert bench.run("retire", ceremony, label, "--without-evidence", "--yes").code == 0
+    digest = bench.entry(label)["backup"]
+    kept = {path.stem for path in (bench.work / "records/backups").iterdir()}
+    request = bench.run("destroy", ceremony, label).out.split()[-1]
+    for name in ("alice", "bob"):
+        unlock = ("--key", f"{name}.pem", "--passphrase", f"file:{bench.work}/{name}.pass")
+        assert bench.run("approve", ceremony, request, *unlock).code == 0
+    gone = bench.run("destroy", ceremony, label, "--request", request, "--yes")
+    assert gone.code == 0, gone.err
+    assert "exported while the key existed still holds it" in gone.out
+    assert kept - {path.stem for path in (bench.work / "records/backups").iterdir()} == {digest}
+    assert f'"backup removed":"{digest}"' in (bench.work / "records/audit.jsonl").read_text()
+    assert bench.run("backup", ceremony, "backup.json").code == 0
+    assert label not in [one["label"] for one in json.loads((bench.work / "backup.json").read_text())["bundles"]]
+    assert bench.run("verify", ceremony).code == 0
 
 
 def test_the_next_backup_key_has_shares_and_both_are_restored(

@@ -230,7 +230,13 @@ def destroy(
             raise ApprovalError(f"request {request[:12]} is for {asked.subject} on token {asked.token_serial}")
         confirm(f"Destroy {label} for ever? Type its name:", yes, typed=label)
         destroy_version(office, label, {"approved by": named(approved), "ceremony sha256": opened.file.digest})
-    out().print(f"{label} is destroyed; approved by {', '.join(entry.name for entry in approved)}", markup=False)
+    out().print(f"{label} is destroyed; approved by {', '.join(one.name for one in approved)}", markup=False)
+    if entry.backup is not None:
+        out().print(
+            "its wrapped form is removed from the records; every backup that was exported while the key existed "
+            "still holds it: destroy those too",
+            markup=False,
+        )
     return int(ExitCode.DONE)
 
 
