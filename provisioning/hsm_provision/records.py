@@ -168,6 +168,22 @@ class Records:
         write_manifest(self.manifest_path, following, signer, hand_overs)
         return following
 
+    def seal(self, session: TokenSession, signing_key: str | None) -> None:
+        """Sign what the log tells since the last manifest, so that a cut end shows; ends every step with a session.
+
+        Steps without one (``approve``, a request) are signed by the next step that has one.
+
+        Raises:
+            ConfigurationError: a file cannot be written, or the log was cut before.
+            BackendError: the token does not sign.
+        """
+        stored = self.manifest()
+        if stored is None or current_signer(stored.body, signing_key) is None:
+            return
+        last = self.audit().last()
+        if last is not None and last.head != stored.body.audit:
+            self.store(session, self.manifest_for(session, signing_key), [], signing_key)
+
     def approvals_path(self, digest: str) -> Path:
         """Return the file that collects the approvals of a plan or request."""
         return self.directory / "approvals" / f"{digest}.json"

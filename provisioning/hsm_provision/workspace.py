@@ -90,8 +90,19 @@ class Workspace:
         document = self.file.document
         with self.records.held():
             with self.session() as session:
+                before = self._sequence()
                 yield KeyOffice(session, self.records, self.profiles, document.ceremony, document.records.signing_key)
-            self._keep_copy(session)
+                changed = self._sequence() != before
+                self.records.seal(session, document.records.signing_key)
+            if changed:
+                self._keep_copy(session)
+
+    def seal(self) -> None:
+        """Sign the end of the log after a step that opens the token by itself. Raises as ``Records.seal``."""
+        signing_key = self.file.document.records.signing_key
+        if signing_key is not None:
+            with self.session() as session:
+                self.records.seal(session, signing_key)
 
     def required_manifest(self) -> Manifest:
         """Return the stored manifest. Raises ConfigurationError when there is none or it is damaged."""
@@ -203,6 +214,7 @@ class Workspace:
                 resumed=bool(interrupted),
                 approved=tuple(dict.fromkeys((*approved, *former))),
             )
+            self.records.seal(session, self.file.document.records.signing_key)
         self._keep_copy(session)
         return applied
 
@@ -239,6 +251,10 @@ class Workspace:
         wanted = [key for key in self.wanted if key.name.label == label]
         if wanted and office.manifest().key(str(label)) is None:
             create_first(office, wanted[0], progress)
+
+    def _sequence(self) -> int:
+        manifest = self.records.manifest()
+        return 0 if manifest is None else manifest.body.sequence
 
     def _recorded(self, session: TokenSession) -> ManifestBody:
         return self.records.manifest_for(session, self.file.document.records.signing_key)

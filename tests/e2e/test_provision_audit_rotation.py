@@ -170,3 +170,44 @@ def test_a_rotation_that_was_interrupted_leaves_a_log_that_verifies(bench: Cerem
     outcome = verified(bench)
     assert outcome.code == 0, outcome.out
     assert outcome.out.count("handed over to the key") == 3
+
+
+def test_the_last_record_of_every_step_is_signed(bench: CeremonyBench) -> None:
+    """Whoever takes lines away from the end of the log is found by the head the signed manifest knows."""
+    bench.write("fleet.csv", "identity,encryption,mac\ne," + "01" * 16 + "," + "02" * 32 + "\n")
+    extra = '\n[backup]\n[fleet]\ndatabase = "fleet.db"\n'
+    ceremony = bench.ceremony(*KEYS, 'profile = "fleet-storage"', extra=extra)
+    log = bench.work / "records/audit.jsonl"
+    named = ("audit.signing.v1", "--subject", "CN=x", "--out")
+    steps = {
+        "backup key split": ("backup-key", ceremony, "--needed", "2", "--shares", "2", "--shares-to", "s", "--yes"),
+        "apply completed": ("apply", ceremony),
+        "backup exported": ("backup", ceremony, "backup.json"),
+        "certificate requested": ("csr", ceremony, *named, "csr.pem"),
+        "certificate made": ("certificate", ceremony, *named, "certificate.pem"),
+        "fleet imported": ("import-fleet", ceremony, "fleet.csv"),
+        "fleet wrapped anew": ("rewrap-fleet", ceremony),
+    }
+    for event, step in steps.items():
+        outcome = bench.run(*step)
+        assert outcome.code == 0, outcome.err
+        told = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [record["event"] for record in told[-2:]] == [event, "checkpoint"]
+        assert bench.manifest()["audit"] == {name: told[-1][name] for name in ("sequence", "hash")}
+    assert bench.run("public-key", ceremony, "audit.signing.v1", "--out", "audit.pem").code == 0
+    assert verified(bench).code == 0
+    before = bench.manifest()
+    assert bench.run("apply", ceremony).code == 0
+    assert bench.manifest() == before  # nothing happened, so nothing is signed anew
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-2]))
+    assert verified(bench).code == 5
+
+
+def test_what_was_recorded_without_the_token_is_signed_by_the_next_step(bench: CeremonyBench, ceremony: Path) -> None:
+    rotate(bench, ceremony, "msl.token")
+    assert bench.run("retire", ceremony, "msl.token.mac.v1", "--without-evidence", "--yes").code == 0
+    assert bench.run("destroy", ceremony, "msl.token.mac.v1").code == 6
+    told = (bench.work / "records/audit.jsonl").read_text().splitlines()
+    assert json.loads(told[-1])["event"] == "destruction requested"
+    assert bench.run("apply", ceremony).code == 0
+    assert bench.manifest()["audit"]["sequence"] == len(told) + 1

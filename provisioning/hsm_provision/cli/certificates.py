@@ -42,13 +42,12 @@ def csr(
     Example: hsm-provision csr cluster.toml identity.rsa.v1 --subject CN=msl.example --out msl.csr -C /secure/ceremony
     """
     opened = workspace(ceremony, directory, actor)
-    with opened.session() as session:
-        spki, profile = _pair(opened, label, opened.signed_manifest(session))
-        request = build_request(
-            spki, profile, split_names(subject, dns or (), uri or ()), lambda data: sign_with(session, label, data)
-        )
-    create_private_file(to, request)
-    opened.records.audit().append("certificate requested", {"label": label, "subject": subject})
+    names = split_names(subject, dns or (), uri or ())
+    with opened.office() as office:
+        spki, profile = _pair(opened, label, opened.signed_manifest(office.session))
+        request = build_request(spki, profile, names, lambda data: sign_with(office.session, label, data))
+        create_private_file(to, request)
+        opened.records.audit().append("certificate requested", {"label": label, "subject": subject})
     out().print(f"{to}: request for {label}", markup=False)
     return int(ExitCode.DONE)
 
@@ -79,16 +78,19 @@ def certificate(
     opened = workspace(ceremony, directory, actor)
     signer = issuer or label
     names = split_names(subject, dns or (), uri or ())
-    with opened.session() as session:
-        body = opened.signed_manifest(session)
+    with opened.office() as office:
+        body = opened.signed_manifest(office.session)
         spki, profile = _pair(opened, label, body)
         signer_spki, signer_profile = _pair(opened, signer, body)
         authority = Issuer(
-            issuer_subject or subject, signer_spki, signer_profile, lambda data: sign_with(session, signer, data)
+            issuer_subject or subject,
+            signer_spki,
+            signer_profile,
+            lambda data: sign_with(office.session, signer, data),
         )
         made = build_certificate(spki, profile, names, authority, now=time.time(), days=days)
-    create_private_file(to, made)
-    opened.records.audit().append("certificate made", {"label": label, "subject": subject, "issuer": signer})
+        create_private_file(to, made)
+        opened.records.audit().append("certificate made", {"label": label, "subject": subject, "issuer": signer})
     out().print(f"{to}: certificate of {label}, signed by {signer}", markup=False)
     return int(ExitCode.DONE)
 

@@ -75,13 +75,13 @@ def import_fleet_keys(
         stream, size = stack.enter_context(private_source(file, "keys"))
         store = stack.enter_context(open_fleet(_fleet_url(opened)))
         reader = FleetReader(stream, chosen, str(file))
-        wrapper = stack.enter_context(RenewedWrapper(opened.session, label))
-        settled = stack.enter_context(fleet_progress(reader, size))
-        count = import_fleet(
-            reader, wrapper, store, report, job=name, replace=replace, strict=strict, settled=settled
-        )
+        with RenewedWrapper(opened.session, label) as wrapper, fleet_progress(reader, size) as settled:
+            count = import_fleet(
+                reader, wrapper, store, report, job=name, replace=replace, strict=strict, settled=settled
+            )
         details = {"job": name, "entities": str(count.stored), "rejected": str(count.rejected), "under": label}
         opened.records.audit().append("fleet imported", details)
+        opened.seal()
     _summarise(count, report, label)
     return int(ExitCode.REJECTED if count.rejected else ExitCode.DONE)
 
@@ -102,6 +102,7 @@ def rewrap_fleet_keys(ceremony: CeremonyArgument, directory: DirectoryOption = N
                 if older != label:
                     total += rewrap_fleet(wrapper, older, store, stored=_report)
         opened.records.audit().append("fleet wrapped anew", {"entities": str(total), "under": label})
+        opened.seal()
     out().print(f"{total} entities wrapped anew under {label}", markup=False)
     return int(ExitCode.DONE)
 
