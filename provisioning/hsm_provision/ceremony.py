@@ -14,6 +14,9 @@ from hsm_msl.errors import ConfigurationError
 from hsm_msl.toml_document import parse_document, suggestion
 from hsm_provision.templates import Traits
 
+TOKEN_LABEL_BYTES = 32
+"""Room for a label in CK_TOKEN_INFO."""
+
 KeyState = Literal["pre-active", "primary", "active", "retired", "destroyed"]
 
 
@@ -42,7 +45,7 @@ class TokenSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     module: str
-    label: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=TOKEN_LABEL_BYTES)]
     user_pin: str
     serial: str | None = None
     parameters: str | None = None
@@ -228,6 +231,8 @@ def read_ceremony(path: Path, directory: Path | None = None) -> CeremonyFile:
         raise ConfigurationError(
             f"{path}: token.vendor: no vendor profile {vendor!r}; {suggestion(vendor, PROFILES)}"
         )
+    if len(document.token.label.encode()) > TOKEN_LABEL_BYTES:
+        raise ConfigurationError(f"{path}: token.label: more than {TOKEN_LABEL_BYTES} bytes; a token holds no more")
     for unique in ("name", "public_key"):
         values = [getattr(entry, unique) for entry in document.approver]
         if len(set(values)) != len(values):

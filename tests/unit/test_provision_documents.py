@@ -43,6 +43,7 @@ def read(tmp_path: Path, text: str) -> None:
         (HEAD.replace('label = "t"', 'lable = "t"'), ["token.lable", "unknown key", "label"]),
         (HEAD.replace('"production"', '"prod"'), ["environment", "allowed: development, production"]),
         (HEAD.replace('label = "t"', "label = 5"), ["token.label", "str"]),
+        (HEAD.replace('label = "t"', f'label = "{"ü" * 17}"'), ["token.label", "32 bytes"]),
         (HEAD.replace('label = "t"', 'label = "t"\nvendor = "softsm"'), ["token.vendor", "'softsm'", "softhsm"]),
         (HEAD.replace('label = "t"', 'label = "t"\nwrap = "host"'), ["token.wrap", "allowed: blocks, token"]),
         (HEAD + "[[key]]\nprofil = 'x'", ["key[0].profil", "unknown key", "purpose", "profile", "version"]),
