@@ -15,7 +15,7 @@ from hsm_provision.desired_keys import DesiredKey, create_missing_files, load_ma
 from hsm_provision.errors import StalePlanError, VerificationError
 from hsm_provision.manifest import ManifestBody, ManifestKey
 from hsm_provision.plan import CREATING, REMAKING, Plan, PlannedKey, demand_applicable
-from hsm_provision.records import Progress, Records, not_after
+from hsm_provision.records import PlanStatus, Progress, Records, not_after
 from hsm_provision.token.creation import generate_key, import_key
 from hsm_provision.token.objects import TokenSession, destroy_label, public_spki
 from hsm_provision.user_import import OpenUsers, apply_user, users_url
@@ -140,15 +140,20 @@ def apply_plan(
         )
         body = records.store(session, body, [entry], file.document.records.signing_key)
     _apply_users(file, plan, records, open_users, progress)
-    unfinished = records.started(plan.ceremony)
+    unfinished = [(open_plan, _outcome(open_plan, plan)) for open_plan in records.plans(plan.ceremony, "started")]
     if unfinished:
         # In this order, so that a run which is cut off here is completed in the log by the next one.
-        for open_plan in unfinished:
-            records.audit().append("apply completed", {"ceremony": plan.ceremony, "plan": open_plan.hash})
+        for open_plan, outcome in unfinished:
+            records.audit().append(f"apply {outcome}", {"ceremony": plan.ceremony, "plan": open_plan.hash})
         body = records.store(session, body, [], file.document.records.signing_key)
-    for open_plan in unfinished:
-        records.write_journal(open_plan, "completed")
+    for open_plan, outcome in unfinished:
+        records.write_journal(open_plan, outcome)
     return Applied(plan, proofs, body, begun.changes, resumed)
+
+
+def _outcome(begun: Plan, now: Plan) -> PlanStatus:
+    """Return what a started plan has come to: nobody carried out what another version of the file had asked for."""
+    return "completed" if begun.ceremony_sha256 == now.ceremony_sha256 else "abandoned"
 
 
 _PAST = {

@@ -42,11 +42,17 @@ WITNESSES = "witnesses"
 """The detail of an audit record that names who was present."""
 
 
+PlanStatus = Literal["started", "completed", "abandoned"]
+
+
 class PlanJournal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A plan that was started, and how far it is known to have come."""
+    """A plan that was started, and how far it is known to have come.
+
+    It is abandoned once another version of its ceremony file was applied.
+    """
 
     plan: Plan
-    status: Literal["started", "completed"]
+    status: PlanStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,17 +238,17 @@ class Records:
             raise ConfigurationError(f"{path}: is not the plan with that hash")
         return stored
 
-    def started(self, ceremony: str) -> tuple[Plan, ...]:
-        """Return the plans of a ceremony that were started and never completed. Raises ConfigurationError."""
-        plans = []
+    def plans(self, ceremony: str, *statuses: PlanStatus) -> tuple[Plan, ...]:
+        """Return the plans of a ceremony, by its name, that stand as one of these. Raises ConfigurationError."""
+        found = []
         for path in sorted((self.directory / "plans").glob("*.json")):
             journal = self.journal(path.stem)
-            if journal is not None and journal.status == "started" and journal.plan.ceremony == ceremony:
-                plans.append(journal.plan)
-        return tuple(plans)
+            if journal is not None and journal.status in statuses and journal.plan.ceremony == ceremony:
+                found.append(journal.plan)
+        return tuple(found)
 
-    def write_journal(self, plan: Plan, status: Literal["started", "completed"]) -> None:
-        """Record that a plan was started or completed. Raises ConfigurationError."""
+    def write_journal(self, plan: Plan, status: PlanStatus) -> None:
+        """Record how far a plan has come. Raises ConfigurationError."""
         encoded = msgspec.json.encode(PlanJournal(plan, status), order="sorted")
         replace_private_file(self.journal_path(plan.hash), msgspec.json.format(encoded, indent=2) + b"\n")
 

@@ -187,7 +187,8 @@ class Workspace:
         )
 
     def _apply(self, agreed: str | None, approved: Sequence[ApproverSection], progress: Progress) -> Applied:
-        interrupted = self.records.started(self.file.document.ceremony)
+        started = self.records.plans(self.file.document.ceremony, "started")
+        interrupted = any(plan.ceremony_sha256 == self.file.digest for plan in started)
         begun: Plan | None = None
         if self.token_absent():
             # Initialising cannot be part of a session; the plan made before it is the one that was agreed to.
@@ -211,7 +212,7 @@ class Workspace:
                 open_users=self.open_users,
                 progress=progress,
                 begun=begun or plan,
-                resumed=bool(interrupted),
+                resumed=interrupted,
                 approved=tuple(dict.fromkeys((*approved, *former))),
             )
             self.records.seal(session, self.file.document.records.signing_key)
@@ -273,7 +274,7 @@ class Workspace:
             users=self._planned_users(),
             interrupted=frozenset(
                 key.label
-                for begun in self.records.started(self.file.document.ceremony)
+                for begun in self.records.plans(self.file.document.ceremony, "started", "abandoned")
                 for key in begun.keys
                 if key.action in CREATING
             ),

@@ -50,6 +50,24 @@ def test_a_token_that_is_not_there(bench: CeremonyBench) -> None:
     assert "no token" in one_line(outcome.err)
 
 
+def test_a_plan_that_failed_at_the_start_is_not_completed_by_another_file(bench: CeremonyBench) -> None:
+    bench.write("pins/so.pin", "12345678\n")
+    bench.write("pins/user.pin", "1\n")  # too short: the token is not initialised
+    ceremony = bench.ceremony(ENCRYPTION, MAC)
+    planned = bench.run("plan", ceremony, "--json").json["hash"]
+    assert bench.run("apply", ceremony).code == 8
+    journal = bench.work / f"records/plans/{planned}.json"
+    assert json.loads(journal.read_text())["status"] == "started"
+    bench.write("pins/user.pin", "12345678\n")
+    outcome = bench.run("apply", bench.ceremony(ENCRYPTION))
+    assert outcome.code == 0, outcome.err
+    assert "interrupted run" not in outcome.out
+    assert json.loads(journal.read_text())["status"] == "abandoned"
+    log = [json.loads(line) for line in (bench.work / "records/audit.jsonl").read_text().splitlines()]
+    ends = [(one["event"], one["details"]["plan"] == planned) for one in log if "plan" in one["details"]]
+    assert sorted(ends) == [("apply abandoned", True), ("apply completed", False), ("apply started", False)]
+
+
 def test_a_module_that_is_not_there(bench: CeremonyBench) -> None:
     ceremony = bench.ceremony(ENCRYPTION, signing=False)
     ceremony.write_text(ceremony.read_text().replace(bench.module, "/nonexistent/module.so"))
