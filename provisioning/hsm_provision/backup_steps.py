@@ -127,23 +127,36 @@ def read_backup(path: Path, trusted: bytes | None = None) -> BackupFile:
 
     Raises:
         ConfigurationError: the file cannot be read or is no backup.
-        VerificationError: the signature does not fit.
+        VerificationError: the signature does not fit, or a bundle is not the one the backup's manifest names.
     """
+    backup = _decoded(path)
+    if backup.signature is None or backup.spki is None:
+        if trusted is not None:
+            raise VerificationError(f"{path}: the backup is not signed")
+    else:
+        spki = base64.b64decode(backup.spki)
+        if trusted not in (None, spki) or not signature_fits(
+            spki, backup.signed_bytes(), base64.b64decode(backup.signature)
+        ):
+            raise VerificationError(
+                f"{path}: the signature does not fit; the backup was changed or is another token's"
+            )
+    entries = {entry.label: entry.backup for entry in backup.manifest.keys}
+    strange = [bundle.label for bundle in backup.bundles if entries.get(bundle.label) != bundle.digest]
+    if strange:
+        raise VerificationError(
+            f"{path}: its manifest does not name the bundles of {', '.join(map(repr, strange))}; one was changed"
+        )
+    return backup
+
+
+def _decoded(path: Path) -> BackupFile:
     try:
         backup = msgspec.json.decode(path.read_bytes(), type=BackupFile)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigurationError(f"{path}: not a backup: {error}") from error
     if backup.format != FORMAT:
         raise ConfigurationError(f"{path}: format {backup.format!r} is not known; expected {FORMAT!r}")
-    if backup.signature is None or backup.spki is None:
-        if trusted is not None:
-            raise VerificationError(f"{path}: the backup is not signed")
-        return backup
-    spki = base64.b64decode(backup.spki)
-    if trusted not in (None, spki) or not signature_fits(
-        spki, backup.signed_bytes(), base64.b64decode(backup.signature)
-    ):
-        raise VerificationError(f"{path}: the signature does not fit; the backup was changed or is another token's")
     return backup
 
 

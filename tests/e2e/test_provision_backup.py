@@ -185,6 +185,40 @@ def test_a_changed_backup_is_refused(bench: CeremonyBench) -> None:
     assert "signature does not fit" in outcome.err
 
 
+def test_a_backup_nobody_vouches_for_is_said_to_be_one_and_refused_in_production(bench: CeremonyBench) -> None:
+    ceremony = with_backup_key(bench, BACKED_UP[0])
+    bench.apply(ceremony)
+    bench.run("backup", ceremony, "backup.json")
+    options = ["--share", str(share(bench, 1)), "--share", str(share(bench, 2)), "--yes"]
+    restored = bench.run("restore", ceremony, "backup.json", *options)
+    assert (restored.code, "without --public-key that proves nothing" in restored.err) == (0, True)
+    path = bench.work / "backup.json"
+    backup = json.loads(path.read_text())
+    backup["signature"] = backup["spki"] = None
+    path.write_text(json.dumps(backup))
+    unsigned = bench.run("restore", ceremony, "backup.json", *options)
+    assert (unsigned.code, "it is not signed" in unsigned.err) == (0, True)
+    for name, value in (("label", "msl.token.other.v1"), ("created", "2020-01-01T00:00:00Z")):
+        edited = json.loads(path.read_text())
+        edited["bundles"][0][name] = value
+        bench.write("edited.json", json.dumps(edited))
+        refused = bench.run("restore", ceremony, "edited.json", *options)
+        assert (refused.code, "its manifest does not name" in refused.err) == (5, True)
+    text = (
+        ceremony.read_text().replace('"development"', '"production"').replace("create_missing_pin_files = true", "")
+    )
+    production = bench.run("restore", bench.write("production.toml", text), "backup.json", *options)
+    assert (production.code, "--public-key" in production.err) == (2, True)
+
+
+def test_an_unsigned_backup_is_told_when_it_is_made(bench: CeremonyBench) -> None:
+    ceremony = bench.ceremony(BACKED_UP[0], extra="\n[backup]\n", signing=False)
+    made = bench.run("backup-key", ceremony, "--needed", "2", "--shares", "2", "--shares-to", "shares", "--yes")
+    assert made.code == 0, made.err
+    bench.apply(ceremony)
+    assert "warning: the backup is not signed" in bench.run("backup", ceremony, "backup.json").err
+
+
 def test_a_bundle_that_does_not_open_stops_the_export(bench: CeremonyBench) -> None:
     ceremony = with_backup_key(bench, BACKED_UP[0], BACKED_UP[1])
     bench.apply(ceremony)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hsm_msl.errors import ConfigurationError
+from hsm_provision.backup import BackupFile
 from hsm_provision.backup_steps import export_backup, make_backup_key, open_shares, read_backup, restore_backup
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import (
@@ -16,6 +17,7 @@ from hsm_provision.cli.console import (
     DirectoryOption,
     WitnessOption,
     confirm,
+    err,
     out,
     print_table,
     progress,
@@ -82,6 +84,12 @@ def backup(
         if entry.backup is None and entry.state in ("primary", "active", "pre-active")
     ]
     out().print(f"{len(made.bundles)} key(s) in {file}, each opened and proved", markup=False)
+    if made.signature is None:
+        err().print(
+            "hsm-provision: warning: the backup is not signed, as the ceremony names no records.signing_key: a "
+            "ceremony for production will not restore it",
+            markup=False,
+        )
     if bare:
         out().print(f"not in the backup: {', '.join(bare)}", markup=False)
     return int(ExitCode.DONE)
@@ -93,7 +101,10 @@ def restore(
     share: Annotated[list[Path], typer.Option("--share", help="A share file; give as many as are needed.")],
     directory: DirectoryOption = None,
     public_key: Annotated[
-        Path | None, typer.Option("--public-key", help="The key the backup must be signed by, PEM or DER.")
+        Path | None,
+        typer.Option(
+            "--public-key", help="The key the backup must be signed by, PEM or DER; required in production."
+        ),
     ] = None,
     witness: WitnessOption = None,
     yes: YesOption = False,
@@ -107,9 +118,15 @@ def restore(
     """
     opened = workspace(ceremony, directory, actor, witness)
     source = read_backup(file, read_public_key(public_key) if public_key else None)
-    confirm(f"Restore {len(source.bundles)} key(s) of token {source.manifest.token.serial}?", yes)
+    if public_key is None and opened.file.document.environment == "production":
+        raise ConfigurationError(
+            "a ceremony for production restores a backup with --public-key, the public half of the key that signed it"
+        )
     shares = [_share(path) for path in share]
     open_shares(source, shares, opened.profiles)  # before a token is touched for nothing
+    if public_key is None:
+        _warn(source)
+    confirm(f"Restore {len(source.bundles)} key(s) of token {source.manifest.token.serial}?", yes)
     opened.ensure_token(progress)
     with opened.office() as office:
         opened.make_signing_key(office, progress)
@@ -129,6 +146,16 @@ def register(app: typer.Typer) -> None:
     app.command("backup-key")(backup_key)
     app.command()(backup)
     app.command()(restore)
+
+
+def _warn(source: BackupFile) -> None:
+    """Say that nobody who is trusted vouches for a backup."""
+    doubt = (
+        "it is not signed, so whoever had the file may have changed it"
+        if source.signature is None
+        else f"it is signed by {source.signed_by}, as it says of itself; without --public-key that proves nothing"
+    )
+    err().print(f"hsm-provision: warning: this backup is taken on trust: {doubt}", markup=False)
 
 
 def _share(path: Path) -> str:
