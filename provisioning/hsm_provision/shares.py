@@ -8,12 +8,16 @@ ceremony machine, away from others.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from shamir_mnemonic import MnemonicError, Share, combine_mnemonics, generate_mnemonics
+from shamir_mnemonic.wordlist import WORDLIST
 
 from hsm_msl.errors import ConfigurationError
 
 KEY_BYTES = 32
+WORDS = 33
+"""Words of a share of a key of that size."""
 MAXIMUM_SHARES = 16
 
 
@@ -46,6 +50,46 @@ def split(secret: bytes, needed: int, total: int) -> tuple[str, ...]:
     if combine(shares[:needed]) != secret:
         raise ConfigurationError("the shares do not give the key back; nothing was written")
     return shares
+
+
+def read_share(path: Path) -> str:
+    """Return the share in a file, whose words may stand on several lines.
+
+    Lines that are no words of a share, as those above it and notes, are passed over.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds no whole share; the text names the file.
+    """
+    try:
+        lines = [line.lower().split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is no share: not UTF-8 text") from None
+    words = [word for line in lines if _of_share(line) for word in line]
+    strange = [word for word in words if word not in _KNOWN]
+    if len(words) != WORDS:
+        raise ConfigurationError(
+            f"{path}: holds {len(words)} words of a share; a share has {WORDS}: copy them all, and notes elsewhere"
+        )
+    if strange:
+        raise ConfigurationError(f"{path}: {strange[0]!r} is no word of a share: it is mistyped")
+    share = " ".join(words)
+    try:
+        Share.from_mnemonic(share)
+    except (MnemonicError, ValueError):
+        raise ConfigurationError(
+            f"{path}: the words are no share: one is mistyped, or they are in disorder"
+        ) from None
+    return share
+
+
+_KNOWN = frozenset(WORDLIST)
+
+
+def _of_share(line: Sequence[str]) -> bool:
+    # More than half of it, so that a mistyped word is named instead of its line being taken for a note.
+    return all(word.isalpha() for word in line) and 2 * sum(word in _KNOWN for word in line) > len(line)
 
 
 def combine_sets(shares: Sequence[str]) -> tuple[bytes, ...]:

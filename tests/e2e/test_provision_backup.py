@@ -109,8 +109,8 @@ def test_a_lost_token_comes_back_on_another_one(
     [
         ([1], None, "shares do not fit", 2),
         ([1, 1], None, "shares do not fit", 2),
-        ([1, 2], "academic", "shares do not fit", 2),
-        ([1, 2], "zzzz", "shares do not fit", 2),
+        ([1, 2], "academic", "share-2-of-3.txt: the words are no share: one is mistyped", 2),
+        ([1, 2], "zzzz", "share-2-of-3.txt: 'zzzz' is no word of a share", 2),
     ],
 )
 def test_too_few_or_wrong_shares_give_nothing_back(

@@ -26,7 +26,7 @@ from hsm_provision.cli.console import (
 from hsm_provision.cli.keys import YesOption
 from hsm_provision.errors import ExitCode
 from hsm_provision.plan import backup_key_name
-from hsm_provision.shares import demand_threshold
+from hsm_provision.shares import demand_threshold, read_share
 from hsm_provision.spoken import spoken
 
 
@@ -122,7 +122,7 @@ def restore(
         raise ConfigurationError(
             "a ceremony for production restores a backup with --public-key, the public half of the key that signed it"
         )
-    shares = [_share(path) for path in share]
+    shares = [read_share(path) for path in share]
     open_shares(source, shares, opened.profiles)  # before a token is touched for nothing
     if public_key is None:
         _warn(source)
@@ -156,16 +156,3 @@ def _warn(source: BackupFile) -> None:
         else f"it is signed by {source.signed_by}, as it says of itself; without --public-key that proves nothing"
     )
     err().print(f"hsm-provision: warning: this backup is taken on trust: {doubt}", markup=False)
-
-
-def _share(path: Path) -> str:
-    """Return the last line with words of a share file."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: is no share: not UTF-8 text") from None
-    if not lines:
-        raise ConfigurationError(f"{path}: is empty")
-    return lines[-1]
