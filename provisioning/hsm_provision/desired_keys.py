@@ -14,6 +14,7 @@ from hsm_provision.key_material import (
     OpenMaterial,
     SecretMaterial,
     derive_wrapping_key,
+    read_key_file,
     read_material,
     write_new_secret,
 )
@@ -213,9 +214,7 @@ def _size(section: KeySection, profile: KeyProfile, where: str) -> int | str:
 
 def _read_secret(source: FileSource, size: int) -> bytes:
     try:
-        value = bytes.fromhex(source.path.read_text(encoding="ascii"))
-    except OSError as error:
-        raise ConfigurationError(f"{source.path}: cannot be read: {error.strerror}") from error
+        value = bytes.fromhex(read_key_file(source.path).decode("ascii"))
     except ValueError:
         raise ConfigurationError(f"{source.path}: not hexadecimal") from None
     if len(value) != size:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.private_files import create_private_file
 from hsm_provision.jwk_import import private_key_from_jwk, secret_from_jwk
+from hsm_provision.open_files import demand_private
 from hsm_provision.profiles import KeyProfile
 
 Form = Literal["hex", "raw", "base64", "pkcs8", "jwk", "sealed"]
@@ -80,9 +81,10 @@ def read_material(path: Path, form: Form, profile: KeyProfile) -> OpenMaterial:
         profile: what the key must be.
 
     Raises:
-        ConfigurationError: the file cannot be read, is not of that form, or the key has another type or size.
+        ConfigurationError: the file cannot be read or is open to others, is not of that form, or the key has another
+            type or size.
     """
-    content = _read(path)
+    content = read_key_file(path)
     material: OpenMaterial
     try:
         if profile.type in ("rsa", "ec"):
@@ -105,9 +107,11 @@ def write_new_secret(path: Path, size: int) -> None:
     create_private_file(path, (secrets.token_bytes(size).hex() + "\n").encode())
 
 
-def _read(path: Path) -> bytes:
+def read_key_file(path: Path) -> bytes:
+    """Return a file that holds a plaintext key. Raises ConfigurationError: unreadable, open to others, too large."""
     try:
         with path.open("rb") as file:
+            demand_private(path, file.fileno(), "a key")
             content = file.read(MAXIMUM_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error

@@ -50,6 +50,26 @@ def test_a_token_that_is_not_there(bench: CeremonyBench) -> None:
     assert "no token" in one_line(outcome.err)
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_key_file_that_others_may_read_is_refused(bench: CeremonyBench, mode: int) -> None:
+    bench.apply(bench.ceremony(signing=False))
+    path = bench.write("k.hex", "02" * 32)
+    bench.write("e.hex", "01" * 16)
+    path.chmod(mode)
+    preshared = '\n[[preshared]]\nidentity = "e"\nencryption = "e.hex"\nmac = "k.hex"\n'
+    for ceremony in (
+        bench.ceremony(MAC + '\nimport = { file = "k.hex" }', signing=False),
+        bench.ceremony(extra=preshared, signing=False),
+    ):
+        for verb in ("plan", "apply"):
+            outcome = bench.run(verb, ceremony)
+            assert outcome.code == 2
+            assert f"k.hex: holds a key and is open to others (mode {mode:04o})" in one_line(outcome.err)
+    arguments = ("--profiles", PROVISIONING / "profiles", "--for", "none.pem", "--out", "k.sealed")
+    sealed = bench.run("seal", "msl-token-mac", "k.hex", *arguments)
+    assert (sealed.code, "is open to others" in one_line(sealed.err)) == (2, True)
+
+
 def test_a_plan_that_failed_at_the_start_is_not_completed_by_another_file(bench: CeremonyBench) -> None:
     bench.write("pins/so.pin", "12345678\n")
     bench.write("pins/user.pin", "1\n")  # too short: the token is not initialised

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hsm_msl.errors import ConfigurationError
+from hsm_provision.open_files import demand_private
 
 
 @contextlib.contextmanager
@@ -33,10 +34,5 @@ def private_source(file: Path, holds: str) -> Iterator[tuple[BinaryIO, int | Non
         raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
     with stream:
         status = os.fstat(stream.fileno())
-        regular = stat.S_ISREG(status.st_mode)
-        if regular and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigurationError(
-                f"{file}: holds {holds} and is open to others (mode {stat.S_IMODE(status.st_mode):04o}); "
-                f"run: chmod 600 {file}"
-            )
-        yield stream, status.st_size if regular else None
+        demand_private(file, stream.fileno(), holds)
+        yield stream, status.st_size if stat.S_ISREG(status.st_mode) else None
