@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 from asn1crypto import algos, core, csr, keys, pem
 from asn1crypto import x509 as asn1
@@ -29,6 +31,12 @@ _USAGES = {
     "unwrap": "key_encipherment",
     "derive": "key_agreement",
 }
+
+
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DNS = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+_LONGEST_DNS = 253
+_URI = re.compile("[A-Za-z][A-Za-z0-9+.-]*:[!#-;=?-\\[\\]_a-z~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +183,15 @@ def _name(text: str) -> asn1.Name:
             raise ValueError("it is empty")
         return asn1.Name.load(x509.Name.from_rfc4514_string(text).public_bytes())
     except ValueError as error:
-        raise ConfigurationError(f"subject {text!r}: write it as in CN=server.example,O=Example: {error}") from error
+        reason = f": {error}" if str(error) else ""
+        raise ConfigurationError(f"subject {text!r}: write it as in CN=server.example,O=Example{reason}") from error
+
+
+def _is_uri(text: str) -> bool:
+    try:
+        return _URI.fullmatch(text) is not None and bool(urlsplit(text).scheme)
+    except ValueError:  # a host that is none
+        return False
 
 
 def _time(moment: datetime) -> dict[str, datetime]:
@@ -184,6 +200,23 @@ def _time(moment: datetime) -> dict[str, datetime]:
 
 
 def split_names(subject: str, dns: Sequence[str], uris: Sequence[str]) -> Names:
-    """Return checked names. Raises ConfigurationError for a subject that is not RFC 4514 text."""
+    """Return checked names.
+
+    Args:
+        subject: RFC 4514 text.
+        dns: host names in ASCII, the first label of each may be ``*`` (RFC 5280 section 4.2.1.6).
+        uris: absolute URIs.
+
+    Raises:
+        ConfigurationError: one of them is something else.
+    """
     _name(subject)
+    for name in dns:
+        if len(name) > _LONGEST_DNS or _DNS.fullmatch(name) is None:
+            raise ConfigurationError(
+                f"--dns {name!r}: write a host name in ASCII, as in server.example or xn--4ca.example"
+            )
+    for uri in uris:
+        if not _is_uri(uri):
+            raise ConfigurationError(f"--uri {uri!r}: write an absolute URI in ASCII, as in urn:example:a")
     return Names(subject, tuple(dns), tuple(uris))

@@ -9,6 +9,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from ceremony_fixture import CeremonyBench
+from hsm_msl.errors import ConfigurationError
+from hsm_provision.certificates import Names, split_names
 
 KEYS = (
     'profile = "rsa-identity"',
@@ -89,4 +91,23 @@ def test_an_unusable_subject_is_named(bench: CeremonyBench, subject: str) -> Non
     outcome = bench.run("csr", ceremony, "identity.ec.v1", "--subject", subject, "--out", "r.pem")
     assert outcome.code == 2
     assert "subject" in outcome.err
+    assert not outcome.err.rstrip().endswith(":")
     assert not (bench.work / "r.pem").exists()
+
+
+@pytest.mark.parametrize("name", ["", "b ä", "a..b", "-a.example", "a.*.example", "x" * 64, "a." * 127, "a\n"])
+def test_a_dns_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="--dns"):
+        split_names("CN=a", [name], [])
+
+
+@pytest.mark.parametrize("uri", ["", "//[", "http://[", "a", "urn:ä", "urn:a b", "urn:", "urn:a\n"])
+def test_a_uri_that_is_none_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match="--uri"):
+        split_names("CN=a", [], [uri])
+
+
+def test_names_that_certificates_carry() -> None:
+    dns = ("a", "*.example", "server-1.example", "xn--4ca.example")
+    uris = ("urn:demo:a", "sdp://example/a", "https://[::1]:443/p?q=%20#f")
+    assert split_names("CN=a", dns, uris) == Names("CN=a", dns, uris)
