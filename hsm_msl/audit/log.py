@@ -71,7 +71,8 @@ class AuditLog:
         Raises:
             ConfigurationError: the file cannot be written, or its last record is damaged.
         """
-        given = {name: text[:LONGEST_DETAIL] for name, text in (details or {}).items()}
+        # Names of files and what others wrote may hold bytes that are no text.
+        given = {name: _text(text)[:LONGEST_DETAIL] for name, text in (details or {}).items()}
         return self._append(event, lambda _sequence, _previous: given, time)
 
     def checkpoint(self, signer: AuditSigner) -> AuditRecord:
@@ -195,6 +196,10 @@ class AuditLog:
             raise ConfigurationError(
                 f"{self._path}: its last record is damaged; verify and repair it first"
             ) from error
+
+
+def _text(given: str) -> str:
+    return given.encode(errors="backslashreplace").decode()
 
 
 def put_aside(path: Path) -> list[Path]:

@@ -39,6 +39,35 @@ def test_a_damaged_request_an_unended_quotation_and_senseless_days(bench: Ceremo
     refused(bench.run("plan", bench.write("quoted.toml", text)), 8)
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 129, "a\nb", "a\x1b[2J", b"a\xff".decode(errors="surrogateescape"), " a", " "]
+)
+def test_names_of_people_that_no_log_can_hold(bench: CeremonyBench, name: str) -> None:
+    ceremony = bench.ceremony()
+    for option in ("--actor", "--witness"):
+        outcome = bench.run("apply", ceremony, option, name)
+        refused(outcome)
+        assert outcome.err.startswith(f"hsm-provision: {option}")
+        assert len(outcome.err.splitlines()) == 1
+    assert not list((bench.directory / "tokens").iterdir())
+
+
+def test_one_witness_never_becomes_two(bench: CeremonyBench) -> None:
+    ceremony = bench.ceremony()
+    for verb in (("apply", ceremony), ("report", ceremony, "--out", "report.html")):
+        refused(bench.run(*verb, "--witness", "B; C"))
+    assert bench.run("apply", ceremony, "--actor", "Ö. Operator", "--witness", "x" * 128).code == 0
+
+
+def test_a_reason_with_bytes_that_are_no_text(bench: CeremonyBench) -> None:
+    ceremony = bench.ceremony()
+    bench.apply(ceremony)
+    strange = b"x\xff".decode(errors="surrogateescape")
+    outcome = bench.run("destroy", ceremony, "audit.signing.v1", "--reason", strange)
+    refused(outcome)
+    assert outcome.err.startswith("hsm-provision: --reason")
+
+
 def test_an_empty_log_is_not_whole(bench: CeremonyBench) -> None:
     ceremony = bench.ceremony()
     bench.apply(ceremony)

@@ -297,3 +297,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"checkpoint\.json"):
         read_checkpoint(path)
+
+
+def test_bytes_that_are_no_text_are_recorded_as_numbers(log: Path) -> None:
+    """The name of a file on the command line may hold them; the step is done by the time it is recorded."""
+    AuditLog(log, now=lambda: NOW, actor="alice").append("event", {"file": b"a\xff".decode(errors="surrogateescape")})
+    assert verdict_of(log).problem is None
+    assert list(read_records(log))[-1].details == {"file": "a\\udcff"}

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hsm_msl.errors import ConfigurationError
 from hsm_provision.errors import ApprovalError
 from hsm_provision.user_import import UserDirectory
 from hsm_provision.workspace import Workspace, open_workspace
@@ -31,6 +32,9 @@ WitnessOption = Annotated[
     typer.Option("--witness", help="A witness, for log and report; may be given several times."),
 ]
 ActorOption = Annotated[str, typer.Option("--actor", help="Who acts, for the audit log; default: the login name.")]
+LONGEST_NAME = 128
+"""Characters of a person's name."""
+LONGEST_REASON = 1000
 
 
 def out() -> Console:
@@ -44,8 +48,38 @@ def err() -> Console:
 
 
 def actor_name(given: str) -> str:
-    """Return who acts: the name given, or the login name."""
-    return given or getpass.getuser()
+    """Return who acts: the name given, or the login name. Raises ConfigurationError for one no log can hold."""
+    return _person("--actor", given) if given else getpass.getuser()
+
+
+def witness_names(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return who is present. Raises ConfigurationError for a name that no log can hold, or that looks like two."""
+    for name in given or ():
+        if ";" in _person("--witness", name):
+            raise ConfigurationError(f"--witness {name!r}: name one person; give the option again for the next")
+    return tuple(given or ())
+
+
+def demand_text(option: str, text: str, longest: int) -> None:
+    """Refuse text that a record or a page would not show as it is.
+
+    Args:
+        option: where it was given.
+        text: what was given.
+        longest: characters it may have.
+
+    Raises:
+        ConfigurationError: it is longer, or holds control characters or bytes that are no text.
+    """
+    if len(text) > longest or not text.isprintable():
+        raise ConfigurationError(f"{option}: at most {longest} printable characters are taken")
+
+
+def _person(option: str, name: str) -> str:
+    demand_text(option, name, LONGEST_NAME)
+    if name != name.strip() or not name:
+        raise ConfigurationError(f"{option} {name!r}: is no name; no blanks around it")
+    return name
 
 
 def workspace(
@@ -57,7 +91,7 @@ def workspace(
         directory,
         clock=time.time,
         actor=actor_name(actor),
-        witnesses=witnesses or (),
+        witnesses=witness_names(witnesses),
         open_users=_open_users,
     )
 

@@ -13,12 +13,14 @@ from hsm_msl.private_files import replace_private_file
 from hsm_provision.approvals import Request, demand_approvals, demand_recorded, named, read_approvals, read_request
 from hsm_provision.cli.audits import read_public_key
 from hsm_provision.cli.console import (
+    LONGEST_REASON,
     ActorOption,
     CeremonyArgument,
     DirectoryOption,
     JsonOption,
     WitnessOption,
     confirm,
+    demand_text,
     err,
     out,
     print_table,
@@ -207,6 +209,7 @@ def destroy(
 
     Example: hsm-provision destroy provisioning/ceremonies/cluster.toml msl.token.mac.v1 -C /secure/ceremony
     """
+    demand_text("--reason", reason, LONGEST_REASON)
     opened = workspace(ceremony, directory, actor, witness)
     if request is None:
         return _request_destruction(opened, label, reason)

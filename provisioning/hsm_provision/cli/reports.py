@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from hsm_msl.private_files import create_private_file
-from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, progress, workspace
+from hsm_provision.cli.console import (
+    ActorOption,
+    CeremonyArgument,
+    DirectoryOption,
+    out,
+    progress,
+    witness_names,
+    workspace,
+)
 from hsm_provision.errors import ExitCode
 from hsm_provision.report import make_report
 from hsm_provision.report_page import render
@@ -30,10 +38,11 @@ def report(
     Example: hsm-provision report cluster.toml --out report.html --witness "A. Auditor" -C /secure/ceremony
     """
     opened = workspace(ceremony, directory, actor)
+    present = witness_names(witness)
     manifest = opened.required_manifest()
     with opened.session() as session:
         verdict, module = opened.verdict(session, manifest, progress=progress), session.module.path
-    made = make_report(opened.file, module, verdict, manifest, opened.profiles, opened.records, witness or ())
+    made = make_report(opened.file, module, verdict, manifest, opened.profiles, opened.records, present)
     create_private_file(to, render(made).encode())
     out().print(f"{to}: {'everything is verified' if made.sound else 'NOT VERIFIED, see the page'}", markup=False)
     return int(ExitCode.DONE if made.sound else ExitCode.NOT_VERIFIED)
