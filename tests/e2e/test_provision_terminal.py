@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from ceremony_fixture import CeremonyBench
 from terminal import CTRL_D, Terminal, terminal
@@ -146,6 +149,25 @@ def test_the_destruction_of_a_key_is_typed_out(bench: CeremonyBench) -> None:
             shown.type(answer)
             assert shown.finish() == code, shown.screen
     assert bench.entry(label)["state"] == "destroyed"
+
+
+@pytest.mark.parametrize(
+    "verb", [("version",), ("schema", "ceremony"), ("inventory", "test.toml"), ("verify", "test.toml", "--json")]
+)
+def test_a_full_standard_output_is_one_line(bench: CeremonyBench, verb: tuple[str, ...]) -> None:
+    bench.apply(bench.ceremony())
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hsm_provision", *verb],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=bench.environment,
+            cwd=bench.work,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "hsm-provision: standard output cannot be written: No space left on device\n"
 
 
 def test_tables_are_never_cut_to_the_screen(bench: CeremonyBench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -90,6 +91,20 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every expected failure is one line on standard error."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:
+            raise  # of a file, and then nobody expected it
+        # What is still to be written goes nowhere, or the interpreter would fail at it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        err().print(f"hsm-provision: standard output cannot be written: {error.strerror}", markup=False)
+        return int(ExitCode.UNEXPECTED)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         result = build()(args=arguments, standalone_mode=False, prog_name="hsm-provision")
     except HsmMslError as error:
