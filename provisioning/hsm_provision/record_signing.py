@@ -75,6 +75,28 @@ def signed_for(manifest: Manifest, trusted: bytes) -> bool:
     return spki in signers_after(trusted, manifest.hand_overs) and signed_by(manifest, spki)
 
 
+def unsigned_reason(manifest: Manifest, signing_key: str | None) -> str | None:
+    """Say why a manifest does not count as signed by a version of the signing key; None where it does.
+
+    Needs no token, and so believes the public key the manifest itself records: that finds a signature taken away or
+    of another key, not a manifest that somebody wrote and signed from beginning to end.
+
+    Args:
+        manifest: as ``read_manifest`` returned it, its own signature checked.
+        signing_key: any version of the signing key; without one, nothing is demanded.
+    """
+    name = None if signing_key is None else parse_label(signing_key)
+    if name is None:
+        return None
+    signature = manifest.signature
+    if signature is None:
+        return f"it is not signed, although the ceremony names {signing_key}"
+    entry = manifest.body.key(signature.key)
+    if entry is None or entry.family != name.family or entry.spki != signature.spki:
+        return f"it is signed by another key than {signing_key}"
+    return None
+
+
 def first_signer(manifest: Manifest) -> bytes | None:
     """Return the public key with which a manifest's audit log begins (SubjectPublicKeyInfo DER), or None."""
     if manifest.signature is None:

@@ -86,7 +86,7 @@ def test_inventory_needs_no_token_and_warns_by_exit_code(bench: CeremonyBench) -
     for path in (bench.work / "pins").iterdir():
         path.unlink()
     fine = bench.run("inventory", ceremony, "--json")
-    assert fine.code == 0
+    assert (fine.code, fine.err) == (0, "")
     rows = {row["label"]: row for row in fine.json["keys"]}
     assert rows["msl.token.mac.v1"]["days_left"] in (729, 730)
     assert len(rows["msl.token.mac.v1"]["words"].split()) == 4
@@ -182,6 +182,10 @@ def test_verify_report_and_certificates_believe_no_manifest_the_signing_key_did_
     assert bench.run("report", ceremony, "--out", "report.html").code == 5
     assert "NOT VERIFIED" in (bench.work / "report.html").read_text()
     asked = ("--subject", "CN=other", "--out", "other.pem")
+    given = bench.run("public-key", ceremony, "other.signing.v1", "--out", "key.pem")
+    assert (given.code, (bench.work / "key.pem").exists()) == (5, False)
+    listed = bench.run("inventory", ceremony)
+    assert (listed.code, "hsm-provision: warning: " in listed.err) == (0, True)
     assert bench.run("certificate", ceremony, "other.signing.v1", *asked).code == 2
     assert bench.run("csr", ceremony, "other.signing.v1", *asked).code == 2
 

@@ -15,9 +15,10 @@ from hsm_msl.private_files import create_private_file
 from hsm_provision.certificates import Issuer, build_certificate, build_request, split_names
 from hsm_provision.cli.console import ActorOption, CeremonyArgument, DirectoryOption, out, workspace
 from hsm_provision.cli.keys import LabelArgument
-from hsm_provision.errors import ExitCode
+from hsm_provision.errors import ExitCode, VerificationError
 from hsm_provision.manifest import ManifestBody
 from hsm_provision.profiles import KeyProfile
+from hsm_provision.record_signing import unsigned_reason
 from hsm_provision.token.signing import sign_with
 from hsm_provision.workspace import Workspace
 
@@ -103,10 +104,17 @@ def public_key(
 ) -> int:
     """Write the public half of a pair as PEM, from the manifest; needs no token and no PIN.
 
+    Refused where the manifest is not signed by the ceremony's signing key as recorded in it. A manifest forged as a
+    whole is found by the token alone: run `verify` first, or compare what is written.
+
     Example: hsm-provision public-key cluster.toml audit.signing.v1 --out audit.pem -C /secure/ceremony
     """
     opened = workspace(ceremony, directory)
-    spki, _ = _pair(opened, label, opened.required_manifest().body)
+    manifest = opened.required_manifest()
+    doubt = unsigned_reason(manifest, opened.file.document.records.signing_key)
+    if doubt is not None:
+        raise VerificationError(f"{opened.records.manifest_path}: {doubt}; its keys are not given out")
+    spki, _ = _pair(opened, label, manifest.body)
     key = serialization.load_der_public_key(spki)
     encoded = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     create_private_file(to, encoded)

@@ -37,6 +37,7 @@ from hsm_provision.lifecycle import (
     retire_version,
     stage_versions,
 )
+from hsm_provision.record_signing import unsigned_reason
 from hsm_provision.spoken import spoken
 from hsm_provision.usage import read_usage
 from hsm_provision.workspace import Workspace
@@ -104,7 +105,11 @@ def inventory(
     Example: hsm-provision inventory provisioning/ceremonies/cluster.toml -C /secure/ceremony --within 60
     """
     opened = workspace(ceremony, directory)
-    body = opened.required_manifest().body
+    manifest = opened.required_manifest()
+    doubt = unsigned_reason(manifest, opened.file.document.records.signing_key)
+    if doubt is not None:
+        err().print(f"hsm-provision: warning: {opened.records.manifest_path}: {doubt}; run `verify`", markup=False)
+    body = manifest.body
     rows = take_inventory(body, time.time(), within, read_usage(opened.records.usage_directory))
     if json:
         typer.echo(msgspec.json.encode({"token": body.token, "sequence": body.sequence, "keys": rows}))
