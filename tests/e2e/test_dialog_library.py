@@ -85,7 +85,7 @@ def test_the_port_that_is_taken_is_named(place: Place) -> None:
         place.configure("orders", "stock", taken.getsockname()[1])
         orders = start(place, EXAMPLES[0])
         _, errors = orders.communicate(timeout=SECONDS)
-    assert "cannot be listened on" in errors
+    assert "is in use; stop the other program" in errors
 
 
 def test_the_examples_are_read(tmp_path: Path) -> None:
