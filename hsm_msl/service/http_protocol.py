@@ -69,7 +69,14 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._in_head and self.cycle is not None and not self.cycle.response_complete:
             self._calm()
         elif self._late is None:
-            self._late = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+            self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        self._late = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._watch()  # an answer is still on its way, with the next request half said behind it
+        else:
+            self.timeout_keep_alive_handler()
 
     def _calm(self) -> None:
         if self._late is not None:

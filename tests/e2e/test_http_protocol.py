@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from hsm_msl.service import http_protocol
 from hsm_msl.service.asgi import MslApplication
@@ -150,3 +153,17 @@ def test_a_thousand_offers_in_one_piece(port: int) -> None:
 def test_framing_that_could_be_read_in_two_ways_is_refused(port: int, framing: bytes) -> None:
     sent = b"POST / HTTP/1.1\r\nHost: x\r\n%s%s\r\n0\r\n\r\n" % (framing, OFFER)
     assert exchanged(port, sent).startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_answer_comes_with_the_next_request_half_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The patience with the second request must not cost the answer to the first."""
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", PATIENCE)
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(3 * PATIENCE)
+            await PlainTextResponse("at last")(scope, receive, send)
+
+    with serving(slow) as port:
+        answer = exchanged(port, LIVE + b"\r\n" + b"GET /heal")
+    assert answer.endswith(b"at last")
