@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+from hsm_msl.audit.actor import login_name
 from hsm_msl.errors import ConfigurationError
 from hsm_msl.ports import Clock
 from hsm_msl.service.compose.audit import server_audit
@@ -69,9 +69,7 @@ class RevocationDesk:
         details = {revocation.subject.value: revocation.name, "reason": revocation.reason}
         if revocation.serial is not None:
             details["serial"] = str(revocation.serial)
-        audit = server_audit(
-            self._config, section, self._clock, actor=f"{getpass.getuser()} on {socket.gethostname()}"
-        )
+        audit = server_audit(self._config, section, self._clock, actor=f"{login_name()} on {socket.gethostname()}")
         try:
             audit.check()  # a further record would hide from the next start that the end was cut
             audit.record(event, details)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hsm_msl.audit.actor import login_name
 from hsm_msl.errors import ConfigurationError
 from hsm_provision.errors import ApprovalError
 from hsm_provision.user_import import UserDirectory
@@ -49,7 +49,7 @@ def err() -> Console:
 
 def actor_name(given: str) -> str:
     """Return who acts: the name given, or the login name. Raises ConfigurationError for one no log can hold."""
-    return _person("--actor", given) if given else getpass.getuser()
+    return _person("--actor", given) if given else login_name()
 
 
 def witness_names(given: Sequence[str] | None) -> tuple[str, ...]:
